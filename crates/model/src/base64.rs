@@ -25,7 +25,7 @@ pub fn encode(bytes: &[u8]) -> String {
 pub fn decode_into(text: &str, out: &mut Vec<u8>) -> Option<()> {
     let digits = text.trim_end_matches('=');
     let padding = text.len() - digits.len();
-    if digits.len() % 4 == 1 || padding > 2 || (padding > 0 && text.len() % 4 != 0) {
+    if digits.len() % 4 == 1 || padding > 2 || (padding > 0 && !text.len().is_multiple_of(4)) {
         return None;
     }
     let (mut held, mut bits) = (0u32, 0);

@@ -1,7 +1,9 @@
-//! What telemetry *is*: batches of encoded requests, ids, views, edits and owned rows.
+//! **What:** what telemetry *is*: batches of encoded requests, ids, views, edits and owned rows.
 //!
-//! **In:** encoded OTLP requests, as any client may send them. **Out:** `Batch`es in canonical form, views that read
-//! them without allocating, edits that splice them, and the owned records that a query answers with.
+//! **In:** encoded OTLP requests, as any client may send them.
+//!
+//! **Out:** `Batch`es in canonical form, views that read them without allocating, edits that splice them, and the owned
+//! records that a query answers with.
 //!
 //! **Invariants:** the payload of every `Batch` is canonical (see `canonical`); what a view reads is what an
 //! independent decoder reads; nothing here does I/O, reads a clock, or panics on any input.
@@ -11,6 +13,8 @@ pub mod batch;
 pub mod canonical;
 pub mod id;
 pub mod record;
+pub mod schema;
+pub mod wire;
 
 pub use batch::{Batch, Compression, Encoding, Meta, Signal, Wire};
 pub use id::{BadId, SpanId, TraceId};

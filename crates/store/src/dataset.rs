@@ -93,7 +93,10 @@ mod tests {
         let week = 7 * DAY_NANOS;
         assert_eq!(Day::of_row(5, arrival, week), Day::of(arrival));
         assert_eq!(Day::of_row(4_102_444_800_000_000_000, arrival, week), Day::of(arrival));
-        assert_eq!(Day::of_row(arrival - 3 * DAY_NANOS, arrival, week), Day::of(arrival - 3 * DAY_NANOS));
+        assert_eq!(
+            Day::of_row(arrival - 3 * DAY_NANOS, arrival, week),
+            Day::of(arrival - 3 * DAY_NANOS)
+        );
         assert_eq!(Day::of_row(0, arrival, u64::MAX), Day::of(arrival));
     }
 }

@@ -20,5 +20,6 @@ pub use error::{AppendError, FlushError, OpenError, ReadError};
 pub use filter::{Field, Filter, Op};
 pub use scan::{Columns, Scan};
 pub use settings::{
-    APPEND_WAIT, Clock, FLUSH_AFTER, FLUSH_BYTES, FLUSH_ROWS, MEMORY_BYTES, RETENTION_AGE, Retention, SEAL_AFTER, Settings, Upkeep,
+    APPEND_WAIT, Clock, FLUSH_AFTER, FLUSH_BYTES, FLUSH_ROWS, MEMORY_BYTES, RETENTION_AGE, Retention, SEAL_AFTER,
+    Settings, Upkeep,
 };

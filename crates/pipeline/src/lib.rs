@@ -1,1 +1,24 @@
-//! Placeholder.
+//! **What:** how batches move: the contracts of components, acknowledgements, the memory budget, the books, the graph and its configuration.
+//!
+//! **In:** encoded batches from receivers, through an [`Intake`]; a configuration in the OpenTelemetry Collector's YAML.
+//!
+//! **Out:** batches to exporters, an [`Outcome`] to whoever sent them, counts in the [`Ledger`].
+//!
+//! **Invariants:**
+//! - Every [`Ack`] resolves exactly once; one that is lost says *retry*. None says *delivered* before its bytes are durable.
+//! - The books balance (see [`ledger`]); everything that is refused, rejected or dropped has a [`Reason`].
+//! - No component is known here by name: names live in the tables that the caller hands to the planner.
+
+pub mod ack;
+pub mod budget;
+pub mod component;
+pub mod intake;
+pub mod ledger;
+pub mod reason;
+
+pub use ack::{Ack, AckFuture, Outcome, Rejection};
+pub use budget::{Budget, Lease};
+pub use component::{BoxFuture, Entry, Exporter, KeepError, Keeper, OnKept, Processor, Sink};
+pub use intake::Intake;
+pub use ledger::Ledger;
+pub use reason::Reason;

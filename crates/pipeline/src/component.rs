@@ -1,0 +1,108 @@
+//! Why: what a graph is made of. The carrier knows these contracts and no component by name.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use model::{Batch, Signal};
+
+use crate::ack::{Ack, Outcome};
+use crate::budget::Budget;
+
+/// What a component runs asynchronously.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Runs in the request, before the journal, and holds nothing back: a batch goes in, and at once a batch or its outcome comes out.
+pub trait Processor: Send + Sync + 'static {
+    /// Called once, before the first batch, with the budget of the process.
+    fn start(&self, budget: &Budget) {
+        let _ = budget;
+    }
+
+    /// Synchronous and short: it runs on the thread that serves the socket.
+    fn process(&self, batch: Batch) -> Result<Batch, Outcome>;
+}
+
+/// Where a batch goes that entered at a door: a pipeline of the graph, or what a test puts there.
+pub trait Entry: Send + Sync + 'static {
+    /// Takes the batch and the duty to answer. Must not block; answers whenever it knows.
+    fn enter(&self, batch: Batch, ack: Ack);
+}
+
+impl<F: Fn(Batch, Ack) + Send + Sync + 'static> Entry for F {
+    fn enter(&self, batch: Batch, ack: Ack) {
+        self(batch, ack);
+    }
+}
+
+/// Sends batches to a backend, one request each. The graph around it reads the journal, forms the batches, keeps the window of requests in
+/// flight, retries and moves the cursor; an exporter does one request and says how it went.
+pub trait Exporter: Send + Sync + 'static {
+    fn takes(&self, signal: Signal) -> bool;
+
+    /// One attempt. `Retry` has it called again with the same batch; dropping the future gives the attempt up.
+    fn export(&self, batch: Batch) -> BoxFuture<'_, Outcome>;
+
+    /// Everything was sent that will be: close files and connections. Nothing is called after it.
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+}
+
+/// Which journal a position belongs to.
+pub type JournalId = [u8; 16];
+
+/// What a [`Keeper`] calls when records have become durable in it: the reader's name and the positions from first to last, both included.
+pub type OnKept = Arc<dyn Fn(&str, JournalId, std::ops::RangeInclusive<u64>) + Send + Sync>;
+
+/// Why a [`Keeper`] did not take records.
+#[derive(Debug, thiserror::Error)]
+pub enum KeepError {
+    /// It may work later: a full disk, a backend that is away.
+    #[error("{0}")]
+    Later(String),
+    /// It never will: these records are dropped and counted.
+    #[error("{0}")]
+    Never(String),
+}
+
+/// An exporter that keeps data itself, together with the journal positions it came from, so that a restart neither loses nor repeats.
+/// Called from a thread of its reader's own: it may compute and block.
+pub trait Keeper: Send + Sync + 'static {
+    fn takes(&self, signal: Signal) -> bool;
+
+    /// Which positions of this journal it holds durably for `source`: everything up to and excluding the first number, and the ranges above
+    /// it (both ends included).
+    fn covered(&self, source: &str, journal: JournalId) -> (u64, Vec<(u64, u64)>);
+
+    /// Takes the batches of the records `positions` (those of them that are the source's).
+    fn keep(
+        &self,
+        source: &str,
+        journal: JournalId,
+        positions: std::ops::RangeInclusive<u64>,
+        batches: &[Batch],
+    ) -> Result<(), KeepError>;
+
+    /// Sets who is told what became durable. Called once per graph, before the first `keep`.
+    fn on_kept(&self, on_kept: OnKept);
+
+    /// Makes everything durable that was taken.
+    fn flush(&self) -> Result<(), KeepError>;
+}
+
+/// What stands at the end of a pipeline.
+#[derive(Clone)]
+pub enum Sink {
+    Exporter(Arc<dyn Exporter>),
+    Keeper(Arc<dyn Keeper>),
+}
+
+impl Sink {
+    pub fn takes(&self, signal: Signal) -> bool {
+        match self {
+            Sink::Exporter(exporter) => exporter.takes(signal),
+            Sink::Keeper(keeper) => keeper.takes(signal),
+        }
+    }
+}

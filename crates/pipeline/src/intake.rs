@@ -1,0 +1,138 @@
+//! Why: a receiver is handed one thing, and that is all it knows of the house: where to put batches, what memory it may use, and where to
+//! count what it turned away.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use model::{Batch, Signal};
+
+use crate::ack::{Ack, AckFuture, Outcome};
+use crate::budget::{Budget, Lease};
+use crate::component::Entry;
+use crate::ledger::{DoorBook, Ledger};
+use crate::reason::Reason;
+
+/// What a client is told to wait when we are on our way out: a restart usually takes less.
+pub const SHUTDOWN_RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// A receiver's way in. Clones are the same door.
+#[derive(Clone)]
+pub struct Intake {
+    door: Arc<Door>,
+}
+
+struct Door {
+    receiver: Arc<str>,
+    budget: Budget,
+    closed: Arc<AtomicBool>,
+    books: [Arc<DoorBook>; Signal::ALL.len()],
+    routes: [Vec<Arc<dyn Entry>>; Signal::ALL.len()],
+}
+
+fn index(signal: Signal) -> usize {
+    match signal {
+        Signal::Traces => 0,
+        Signal::Logs => 1,
+        Signal::Metrics => 2,
+    }
+}
+
+impl Intake {
+    /// A door for the receiver called `receiver`; `routes` are the pipelines that read from it. A batch goes to all of its signal's.
+    pub fn new(receiver: &str, ledger: &Ledger, budget: Budget, routes: Vec<(Signal, Arc<dyn Entry>)>) -> Intake {
+        Intake::with_gate(receiver, ledger, budget, routes, Arc::new(AtomicBool::new(false)))
+    }
+
+    /// As [`Intake::new`]; once `closed` is set, everything is told to come back later.
+    pub(crate) fn with_gate(
+        receiver: &str,
+        ledger: &Ledger,
+        budget: Budget,
+        routes: Vec<(Signal, Arc<dyn Entry>)>,
+        closed: Arc<AtomicBool>,
+    ) -> Intake {
+        let mut by_signal: [Vec<Arc<dyn Entry>>; Signal::ALL.len()] = Default::default();
+        for (signal, entry) in routes {
+            by_signal[index(signal)].push(entry);
+        }
+        let books = [Signal::Traces, Signal::Logs, Signal::Metrics].map(|signal| ledger.door(receiver, signal));
+        Intake {
+            door: Arc::new(Door {
+                receiver: receiver.into(),
+                budget,
+                closed,
+                books,
+                routes: by_signal,
+            }),
+        }
+    }
+
+    /// The receiver's name in the configuration, `otlp` or `otlp/edge`.
+    pub fn receiver(&self) -> &Arc<str> {
+        &self.door.receiver
+    }
+
+    /// Whether any pipeline takes this signal from this receiver.
+    pub fn takes(&self, signal: Signal) -> bool {
+        !self.door.routes[index(signal)].is_empty()
+    }
+
+    /// What bodies are to be reserved from before they are read.
+    pub fn budget(&self) -> &Budget {
+        &self.door.budget
+    }
+
+    /// Sends a batch on its way. The work is begun by the call, not by awaiting what it returns: a client that leaves cancels nothing.
+    pub fn push(&self, batch: Batch) -> AckFuture {
+        self.push_held(batch, None)
+    }
+
+    /// As [`Intake::push`], and keeps the memory reserved until the outcome is known, whether or not somebody still waits for it.
+    pub fn push_held(&self, batch: Batch, held: Option<Lease>) -> AckFuture {
+        let signal = batch.signal;
+        let items = u64::from(batch.items);
+        let book = Arc::clone(&self.door.books[index(signal)]);
+        book.entered(items);
+        let (answer, future) = Ack::new();
+        let ack = Ack::from_fn(move |outcome| {
+            book.resolved(items, &outcome);
+            drop(held);
+            answer.resolve(outcome);
+        });
+        let routes = &self.door.routes[index(signal)];
+        if self.door.closed.load(Ordering::Acquire) {
+            ack.resolve(Outcome::retry(SHUTDOWN_RETRY_AFTER, Reason::ShuttingDown));
+        } else if let Some(ways) = NonZeroUsize::new(routes.len()) {
+            for (route, part) in routes.iter().zip(ack.split(ways)) {
+                route.enter(batch.clone(), part);
+            }
+        } else {
+            let items = batch.items;
+            ack.resolve(Outcome::Rejected {
+                reason: Reason::NoPipeline.into(),
+                items,
+            });
+        }
+        future
+    }
+
+    /// Counts items that the receiver turned away, to be sent again.
+    pub fn refused(&self, signal: Signal, items: u64, reason: Reason) {
+        self.door.books[index(signal)].refused(items, reason);
+    }
+
+    /// Counts items that the receiver turned away for good.
+    pub fn rejected(&self, signal: Signal, items: u64, reason: Reason) {
+        self.door.books[index(signal)].rejected(items, reason);
+    }
+}
+
+impl std::fmt::Debug for Intake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Intake")
+            .field("receiver", &self.door.receiver)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,447 @@
+//! Why: "nothing is lost" is a sum that anyone can check. Every item that arrives is entered once at its door and once per reader behind the
+//! journal, and the books must balance:
+//!
+//! - at a door (receiver × signal): `received = acked + refused + rejected + in flight`;
+//! - at a reader (pipeline × exporter): `accepted + carried = delivered + pending + dropped`, where *carried* is what an earlier run had
+//!   acknowledged and this one found in the journal.
+//!
+//! Each side of an equation is counted where it happens, never derived from the other: otherwise a check could not fail. Counters are atomics
+//! without locks; a book is registered when the graph is built and found by its holder through an `Arc`.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use model::Signal;
+use serde::Serialize;
+
+use crate::ack::Outcome;
+use crate::reason::Reason;
+
+/// A count per [`Reason`].
+#[derive(Debug)]
+pub struct ByReason([AtomicU64; Reason::ALL.len()]);
+
+impl Default for ByReason {
+    fn default() -> ByReason {
+        ByReason(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
+impl ByReason {
+    pub fn add(&self, reason: Reason, items: u64) {
+        self.0[reason.index()].fetch_add(items, Ordering::Relaxed);
+    }
+
+    pub fn get(&self, reason: Reason) -> u64 {
+        self.0[reason.index()].load(Ordering::Relaxed)
+    }
+
+    pub fn total(&self) -> u64 {
+        self.0.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
+    /// The reasons that occurred, with their counts.
+    pub fn occurred(&self) -> Vec<(Reason, u64)> {
+        Reason::ALL
+            .into_iter()
+            .map(|reason| (reason, self.get(reason)))
+            .filter(|(_, count)| *count > 0)
+            .collect()
+    }
+}
+
+/// What went through one receiver for one signal, in items.
+#[derive(Debug)]
+pub struct DoorBook {
+    pub receiver: Arc<str>,
+    pub signal: Signal,
+    received: AtomicU64,
+    acked: AtomicU64,
+    refused: ByReason,
+    rejected: ByReason,
+    in_flight: AtomicU64,
+    requests: AtomicU64,
+}
+
+impl DoorBook {
+    /// Items came in and wait for their outcome.
+    pub fn entered(&self, items: u64) {
+        self.in_flight.fetch_add(items, Ordering::Relaxed);
+        self.received.fetch_add(items, Ordering::Relaxed);
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The outcome of items that [`DoorBook::entered`].
+    pub fn resolved(&self, items: u64, outcome: &Outcome) {
+        match outcome {
+            Outcome::Delivered => drop(self.acked.fetch_add(items, Ordering::Relaxed)),
+            Outcome::Retry { reason, .. } => self.refused.add(*reason, items),
+            Outcome::Rejected { reason, items: lost } => {
+                let lost = u64::from(*lost).min(items);
+                self.rejected.add(reason.kind, lost);
+                self.acked.fetch_add(items - lost, Ordering::Relaxed);
+            }
+        }
+        self.in_flight.fetch_sub(items, Ordering::Relaxed);
+    }
+
+    /// Items that the receiver itself turned away, to be sent again.
+    pub fn refused(&self, items: u64, reason: Reason) {
+        self.received.fetch_add(items, Ordering::Relaxed);
+        self.refused.add(reason, items);
+    }
+
+    /// Items that the receiver itself turned away for good.
+    pub fn rejected(&self, items: u64, reason: Reason) {
+        self.received.fetch_add(items, Ordering::Relaxed);
+        self.rejected.add(reason, items);
+    }
+
+    pub fn acked(&self) -> u64 {
+        self.acked.load(Ordering::Relaxed)
+    }
+}
+
+/// What one pipeline handed to one exporter, in items.
+#[derive(Debug)]
+pub struct ReaderBook {
+    pub pipeline: Arc<str>,
+    pub exporter: Arc<str>,
+    pub signal: Signal,
+    accepted: AtomicU64,
+    carried: AtomicU64,
+    delivered: AtomicU64,
+    pending: AtomicU64,
+    dropped: ByReason,
+    retries: AtomicU64,
+    skipped_records: AtomicU64,
+}
+
+impl ReaderBook {
+    /// Items became durable in the journal for this reader (or entered the exporter, when there is no journal).
+    pub fn accepted(&self, items: u64) {
+        self.accepted.fetch_add(items, Ordering::Relaxed);
+        self.pending.fetch_add(items, Ordering::Relaxed);
+    }
+
+    /// Items that an earlier run had acknowledged and the journal still held.
+    pub fn carried(&self, items: u64) {
+        self.carried.fetch_add(items, Ordering::Relaxed);
+        self.pending.fetch_add(items, Ordering::Relaxed);
+    }
+
+    /// The exporter's answer for items that will not be sent again.
+    pub fn delivered(&self, items: u64) {
+        self.delivered.fetch_add(items, Ordering::Relaxed);
+    }
+
+    /// Items that will not be sent again and did not arrive.
+    pub fn dropped(&self, items: u64, reason: Reason) {
+        self.dropped.add(reason, items);
+    }
+
+    /// The cursor has passed these items.
+    pub fn passed(&self, items: u64) {
+        // Wrapping would turn a counting error into an absurd gauge; it shows as an imbalance either way.
+        let _ = self
+            .pending
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |pending| {
+                Some(pending.saturating_sub(items))
+            });
+    }
+
+    /// A request to the backend is tried once more.
+    pub fn retried(&self) {
+        self.retries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn deliveries(&self) -> u64 {
+        self.delivered.load(Ordering::Relaxed)
+    }
+
+    pub fn pending(&self) -> u64 {
+        self.pending.load(Ordering::Relaxed)
+    }
+
+    pub fn drops(&self) -> &ByReason {
+        &self.dropped
+    }
+
+    /// How many journal records this reader gave up because the journal was full; their items are no longer known, the journal counts records.
+    pub fn set_skipped_records(&self, records: u64) {
+        self.skipped_records.store(records, Ordering::Relaxed);
+    }
+}
+
+/// All books of a process. Clones are the same ledger.
+#[derive(Debug, Clone, Default)]
+pub struct Ledger {
+    books: Arc<Mutex<Books>>,
+}
+
+#[derive(Debug, Default)]
+struct Books {
+    doors: Vec<Arc<DoorBook>>,
+    readers: Vec<Arc<ReaderBook>>,
+}
+
+impl Ledger {
+    pub fn new() -> Ledger {
+        Ledger::default()
+    }
+
+    /// The book of a door; the same one when it is asked for again, so that a reload goes on counting.
+    pub fn door(&self, receiver: &str, signal: Signal) -> Arc<DoorBook> {
+        let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(book) = books
+            .doors
+            .iter()
+            .find(|book| *book.receiver == *receiver && book.signal == signal)
+        {
+            return Arc::clone(book);
+        }
+        let book = Arc::new(DoorBook {
+            receiver: receiver.into(),
+            signal,
+            received: AtomicU64::new(0),
+            acked: AtomicU64::new(0),
+            refused: ByReason::default(),
+            rejected: ByReason::default(),
+            in_flight: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+        });
+        books.doors.push(Arc::clone(&book));
+        book
+    }
+
+    /// The book of a reader; the same one when it is asked for again.
+    pub fn reader(&self, pipeline: &str, exporter: &str, signal: Signal) -> Arc<ReaderBook> {
+        let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(book) = books
+            .readers
+            .iter()
+            .find(|book| *book.pipeline == *pipeline && *book.exporter == *exporter)
+        {
+            return Arc::clone(book);
+        }
+        let book = Arc::new(ReaderBook {
+            pipeline: pipeline.into(),
+            exporter: exporter.into(),
+            signal,
+            accepted: AtomicU64::new(0),
+            carried: AtomicU64::new(0),
+            delivered: AtomicU64::new(0),
+            pending: AtomicU64::new(0),
+            dropped: ByReason::default(),
+            retries: AtomicU64::new(0),
+            skipped_records: AtomicU64::new(0),
+        });
+        books.readers.push(Arc::clone(&book));
+        book
+    }
+
+    /// All counts now. While items move, counts of one moment and the next mix; at rest they are exact.
+    pub fn snapshot(&self) -> Snapshot {
+        let books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let reasons = |counts: &ByReason| Reasons(counts.occurred());
+        Snapshot {
+            doors: books
+                .doors
+                .iter()
+                .map(|book| DoorCounts {
+                    receiver: book.receiver.to_string(),
+                    signal: book.signal.as_str(),
+                    requests: load(&book.requests),
+                    received: load(&book.received),
+                    acked: load(&book.acked),
+                    refused: reasons(&book.refused),
+                    rejected: reasons(&book.rejected),
+                    in_flight: load(&book.in_flight),
+                })
+                .collect(),
+            readers: books
+                .readers
+                .iter()
+                .map(|book| ReaderCounts {
+                    pipeline: book.pipeline.to_string(),
+                    exporter: book.exporter.to_string(),
+                    signal: book.signal.as_str(),
+                    accepted: load(&book.accepted),
+                    carried: load(&book.carried),
+                    delivered: load(&book.delivered),
+                    pending: load(&book.pending),
+                    dropped: reasons(&book.dropped),
+                    skipped_records: load(&book.skipped_records),
+                    retries: load(&book.retries),
+                })
+                .collect(),
+        }
+    }
+
+    /// The books as JSON.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::to_value(self.snapshot()).unwrap_or_default()
+    }
+
+    /// Whether the books balance. Meant for moments of rest (after a drain, at the end of a test).
+    pub fn balance(&self) -> Result<(), Imbalance> {
+        self.snapshot().balance()
+    }
+}
+
+/// The counts of all books.
+#[derive(Debug, Clone, Serialize, PartialEq, Eq)]
+pub struct Snapshot {
+    pub doors: Vec<DoorCounts>,
+    pub readers: Vec<ReaderCounts>,
+}
+
+/// One door's counts, in items.
+#[derive(Debug, Clone, Serialize, PartialEq, Eq)]
+pub struct DoorCounts {
+    pub receiver: String,
+    pub signal: &'static str,
+    pub requests: u64,
+    pub received: u64,
+    pub acked: u64,
+    pub refused: Reasons,
+    pub rejected: Reasons,
+    pub in_flight: u64,
+}
+
+/// One reader's counts, in items.
+#[derive(Debug, Clone, Serialize, PartialEq, Eq)]
+pub struct ReaderCounts {
+    pub pipeline: String,
+    pub exporter: String,
+    pub signal: &'static str,
+    pub accepted: u64,
+    pub carried: u64,
+    pub delivered: u64,
+    pub pending: u64,
+    pub dropped: Reasons,
+    pub skipped_records: u64,
+    pub retries: u64,
+}
+
+/// The reasons that occurred, with their counts; a JSON object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reasons(pub Vec<(Reason, u64)>);
+
+impl Reasons {
+    pub fn total(&self) -> u64 {
+        self.0.iter().map(|(_, count)| count).sum()
+    }
+}
+
+impl Serialize for Reasons {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(reason, count)| (reason.as_str(), count)))
+    }
+}
+
+impl Snapshot {
+    pub fn balance(&self) -> Result<(), Imbalance> {
+        let mut lines = Vec::new();
+        for door in &self.doors {
+            let out = door.acked + door.refused.total() + door.rejected.total() + door.in_flight;
+            if out != door.received {
+                lines.push(format!(
+                    "{} {}: received {} but acked {} + refused {} + rejected {} + in flight {} = {out}",
+                    door.receiver,
+                    door.signal,
+                    door.received,
+                    door.acked,
+                    door.refused.total(),
+                    door.rejected.total(),
+                    door.in_flight,
+                ));
+            }
+        }
+        for reader in &self.readers {
+            let out = reader.delivered + reader.pending + reader.dropped.total();
+            let taken = reader.accepted + reader.carried;
+            // Records that were given up unread are known by number only; their items stay pending.
+            if out != taken {
+                lines.push(format!(
+                    "{} to {}: accepted {} + carried {} = {taken} but delivered {} + pending {} + dropped {} = {out}",
+                    reader.pipeline,
+                    reader.exporter,
+                    reader.accepted,
+                    reader.carried,
+                    reader.delivered,
+                    reader.pending,
+                    reader.dropped.total(),
+                ));
+            }
+        }
+        if lines.is_empty() {
+            Ok(())
+        } else {
+            Err(Imbalance { lines })
+        }
+    }
+}
+
+/// Which books do not balance, one line each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Imbalance {
+    pub lines: Vec<String>,
+}
+
+impl fmt::Display for Imbalance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the books do not balance: {}", self.lines.join("; "))
+    }
+}
+
+impl std::error::Error for Imbalance {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_door_balances_over_all_outcomes() {
+        let ledger = Ledger::new();
+        let door = ledger.door("otlp", Signal::Traces);
+        door.entered(10);
+        door.resolved(10, &Outcome::Delivered);
+        door.entered(7);
+        door.resolved(7, &Outcome::retry(Duration::from_secs(1), Reason::JournalFull));
+        door.entered(5);
+        door.resolved(5, &Outcome::rejected(Reason::TooLarge, "too large", 2));
+        door.refused(3, Reason::MemoryLimit);
+        door.rejected(1, Reason::BadId);
+        door.entered(4);
+        ledger.balance().expect("balanced");
+        let counts = &ledger.snapshot().doors[0];
+        assert_eq!((counts.received, counts.acked, counts.in_flight), (30, 13, 4));
+        assert_eq!(
+            ledger.json()["doors"][0]["refused"],
+            serde_json::json!({"memory_limit": 3, "journal_full": 7})
+        );
+    }
+
+    #[test]
+    fn an_item_that_vanishes_behind_the_journal_is_an_imbalance() {
+        let ledger = Ledger::new();
+        let reader = ledger.reader("traces", "otlp", Signal::Traces);
+        reader.accepted(10);
+        reader.carried(2);
+        reader.delivered(6);
+        reader.passed(6);
+        ledger.balance().expect("six delivered, six pending");
+        reader.passed(1);
+        let imbalance = ledger.balance().expect_err("one passed without an outcome");
+        assert_eq!(
+            imbalance.lines,
+            ["traces to otlp: accepted 10 + carried 2 = 12 but delivered 6 + pending 5 + dropped 0 = 11"]
+        );
+        reader.dropped(1, Reason::BackendRejected);
+        ledger.balance().expect("the drop is named");
+    }
+}

@@ -1,0 +1,129 @@
+//! Why: everything that is refused, rejected or dropped is counted by a reason, and a reason is one word from one list, so that the ledger,
+//! the metrics, the log and the answer to a client say the same.
+
+/// Why items were not taken, or were not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    /// The memory budget or the resident size is at its limit.
+    MemoryLimit,
+    /// The journal is at `max_bytes`, or the disk at its reserve.
+    JournalFull,
+    /// The journal could not be written.
+    JournalFailed,
+    /// We are shutting down.
+    ShuttingDown,
+    /// Too many requests at this door at once.
+    TooBusy,
+    /// Larger than a limit on size.
+    TooLarge,
+    /// Bytes that do not decode.
+    Malformed,
+    /// An item without an id, or with an id of the wrong length.
+    BadId,
+    /// An item fault that is neither of those.
+    BadItem,
+    /// No pipeline takes this signal from this receiver.
+    NoPipeline,
+    /// The sender may not write here.
+    Unauthorized,
+    /// The backend is not reachable, or asked to wait.
+    BackendUnavailable,
+    /// The backend refused it for good.
+    BackendRejected,
+    /// The exporter does not take this signal.
+    Unsupported,
+    /// `max_elapsed_time` of the exporter was reached.
+    RetriesExhausted,
+    /// `queue_size` of the exporter was reached.
+    QueueFull,
+    /// The journal was full and this reader gives up its own oldest records.
+    SkippedOldest,
+    /// A record of the journal that cannot be read as a batch.
+    UnreadableRecord,
+    /// The duty to answer was lost (a panic, a task that was dropped).
+    Lost,
+}
+
+impl Reason {
+    pub const ALL: [Reason; 19] = [
+        Reason::MemoryLimit,
+        Reason::JournalFull,
+        Reason::JournalFailed,
+        Reason::ShuttingDown,
+        Reason::TooBusy,
+        Reason::TooLarge,
+        Reason::Malformed,
+        Reason::BadId,
+        Reason::BadItem,
+        Reason::NoPipeline,
+        Reason::Unauthorized,
+        Reason::BackendUnavailable,
+        Reason::BackendRejected,
+        Reason::Unsupported,
+        Reason::RetriesExhausted,
+        Reason::QueueFull,
+        Reason::SkippedOldest,
+        Reason::UnreadableRecord,
+        Reason::Lost,
+    ];
+
+    /// The word under which it is counted.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::MemoryLimit => "memory_limit",
+            Reason::JournalFull => "journal_full",
+            Reason::JournalFailed => "journal_failed",
+            Reason::ShuttingDown => "shutting_down",
+            Reason::TooBusy => "too_busy",
+            Reason::TooLarge => "too_large",
+            Reason::Malformed => "malformed",
+            Reason::BadId => "bad_id",
+            Reason::BadItem => "bad_item",
+            Reason::NoPipeline => "no_pipeline",
+            Reason::Unauthorized => "unauthorized",
+            Reason::BackendUnavailable => "backend_unavailable",
+            Reason::BackendRejected => "backend_rejected",
+            Reason::Unsupported => "unsupported",
+            Reason::RetriesExhausted => "retries_exhausted",
+            Reason::QueueFull => "queue_full",
+            Reason::SkippedOldest => "skipped_oldest",
+            Reason::UnreadableRecord => "unreadable_record",
+            Reason::Lost => "lost",
+        }
+    }
+
+    /// One sentence for the sender.
+    pub fn explanation(self) -> &'static str {
+        match self {
+            Reason::MemoryLimit => "the memory limit is reached; send again later",
+            Reason::JournalFull => "the journal is full; send again later",
+            Reason::JournalFailed => "the journal cannot be written; send again later",
+            Reason::ShuttingDown => "the collector is shutting down; send again later",
+            Reason::TooBusy => "too many requests are in progress; send again later",
+            Reason::TooLarge => "the request is larger than the limit",
+            Reason::Malformed => "the request does not decode",
+            Reason::BadId => "an item has no id or an id of the wrong length",
+            Reason::BadItem => "an item is invalid",
+            Reason::NoPipeline => "no pipeline takes this signal from this receiver",
+            Reason::Unauthorized => "the request carries no valid token",
+            Reason::BackendUnavailable => "the backend is not reachable",
+            Reason::BackendRejected => "the backend rejected it",
+            Reason::Unsupported => "the exporter does not take this signal",
+            Reason::RetriesExhausted => "max_elapsed_time passed without success",
+            Reason::QueueFull => "the exporter's queue_size is reached",
+            Reason::SkippedOldest => "the journal was full and the oldest records were given up",
+            Reason::UnreadableRecord => "a journal record cannot be read",
+            Reason::Lost => "the answer was lost inside the collector; send again",
+        }
+    }
+
+    pub(crate) fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

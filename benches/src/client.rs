@@ -1,0 +1,132 @@
+//! An OTLP/gRPC client that sends prepared requests over one HTTP/2 connection and times the acknowledgements.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use bytes::{BufMut, Bytes, BytesMut};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+
+/// Level of the gzip that clients send: what the common SDKs' libraries default to.
+const GZIP_LEVEL: i32 = 6;
+/// Pause before a refused request is tried again.
+const RETRY_AFTER: Duration = Duration::from_millis(20);
+/// Tries of one request before the benchmark gives up.
+const MAX_TRIES: usize = 500;
+
+#[derive(Clone, Copy)]
+pub enum Service {
+    Traces,
+    Logs,
+}
+
+impl Service {
+    fn path(self) -> &'static str {
+        match self {
+            Self::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+            Self::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+        }
+    }
+}
+
+/// A gRPC message: flag, length, gzip of the encoded request.
+pub fn frame(request: &[u8]) -> Bytes {
+    let mut compressor = libdeflater::Compressor::new(
+        libdeflater::CompressionLvl::new(GZIP_LEVEL).expect("a level that libdeflate knows"),
+    );
+    let mut packed = vec![0; compressor.gzip_compress_bound(request.len())];
+    let size = compressor
+        .gzip_compress(request, &mut packed)
+        .expect("the buffer has the bound's size");
+    let mut framed = BytesMut::with_capacity(5 + size);
+    framed.put_u8(1);
+    framed.put_u32(u32::try_from(size).expect("a request fits in 4 GiB"));
+    framed.put_slice(&packed[..size]);
+    framed.freeze()
+}
+
+/// What came of one request.
+pub struct Sent {
+    /// From the first try to the acknowledgement.
+    pub latency: Duration,
+    pub refused: usize,
+}
+
+#[derive(Clone)]
+pub struct Client {
+    sender: SendRequest<Full<Bytes>>,
+    authority: String,
+}
+
+impl Client {
+    pub async fn connect(address: SocketAddr) -> Result<Self> {
+        let socket = TcpStream::connect(address)
+            .await
+            .with_context(|| format!("connecting to {address}"))?;
+        socket.set_nodelay(true)?;
+        let (sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(socket)).await?;
+        tokio::spawn(connection);
+        Ok(Self {
+            sender,
+            authority: address.to_string(),
+        })
+    }
+
+    /// Sends until acknowledged; UNAVAILABLE and RESOURCE_EXHAUSTED are tried again.
+    pub async fn send(&mut self, service: Service, framed: Bytes) -> Result<Sent> {
+        let started = Instant::now();
+        for refused in 0..MAX_TRIES {
+            match self.attempt(service, framed.clone()).await?.as_str() {
+                "0" => {
+                    return Ok(Sent {
+                        latency: started.elapsed(),
+                        refused,
+                    });
+                }
+                "8" | "14" => tokio::time::sleep(RETRY_AFTER).await,
+                status => bail!("the server answered grpc-status {status}"),
+            }
+        }
+        bail!("refused {MAX_TRIES} times")
+    }
+
+    async fn attempt(&mut self, service: Service, framed: Bytes) -> Result<String> {
+        let request = http::Request::post(format!("http://{}{}", self.authority, service.path()))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header("grpc-encoding", "gzip")
+            .body(Full::new(framed))?;
+        self.sender.ready().await?;
+        let response = self.sender.send_request(request).await?;
+        ensure!(response.status() == 200, "HTTP status {}", response.status());
+        let from_headers = response.headers().get("grpc-status").cloned();
+        let body = response.into_body().collect().await?;
+        let status = from_headers
+            .or_else(|| {
+                body.trailers()
+                    .and_then(|trailers| trailers.get("grpc-status").cloned())
+            })
+            .context("the answer carries no grpc-status")?;
+        Ok(status.to_str()?.to_owned())
+    }
+}
+
+/// GET on the query door; returns status and body.
+pub async fn get(address: SocketAddr, path: &str) -> Result<(u16, Bytes)> {
+    let socket = TcpStream::connect(address)
+        .await
+        .with_context(|| format!("connecting to {address}"))?;
+    socket.set_nodelay(true)?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
+    tokio::spawn(connection);
+    let request = http::Request::get(path)
+        .header("host", address.to_string())
+        .body(Full::new(Bytes::new()))?;
+    let response = sender.send_request(request).await?;
+    let status = response.status().as_u16();
+    Ok((status, response.into_body().collect().await?.to_bytes()))
+}

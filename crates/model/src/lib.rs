@@ -14,6 +14,7 @@ pub mod canonical;
 pub mod id;
 pub mod record;
 pub mod schema;
+pub mod view;
 pub mod wire;
 
 pub use batch::{Batch, Compression, Encoding, Meta, Signal, Wire};

@@ -31,6 +31,16 @@ pub fn attribute<'a>(attributes: &'a [(String, Value)], key: &str) -> Option<&'a
     attributes.iter().find(|(k, _)| k == key).map(|(_, v)| v)
 }
 
+/// The highest `Span.SpanKind`, `Status.StatusCode` and `SeverityNumber` that OTLP defines.
+pub(crate) const MAX_SPAN_KIND: u8 = 5;
+pub(crate) const MAX_STATUS_CODE: u8 = 2;
+pub(crate) const MAX_SEVERITY_NUMBER: u8 = 24;
+
+/// An enumeration's number, or 0 if OTLP does not define it.
+pub(crate) fn known(number: i32, max: u8) -> u8 {
+    u8::try_from(number).ok().filter(|number| *number <= max).unwrap_or(0)
+}
+
 impl Value {
     /// The text, if it is one.
     pub fn as_str(&self) -> Option<&str> {

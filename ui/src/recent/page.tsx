@@ -13,7 +13,7 @@ import { apiQuery, Filters, isFiltered } from './filters.tsx';
 const REFRESH_MS = 5_000;
 const BACKOFF_MAX_MS = 60_000;
 
-export function Home() {
+export function RecentPage() {
   const { query } = usePlace();
   const live = query.get('live') !== 'off';
   const asked = apiQuery(query).toString();
@@ -21,8 +21,8 @@ export function Home() {
   useEffect(() => { document.title = 'Recent traces · Trackline'; }, []);
 
   return (
-    <div class="home">
-      <div class="home-head">
+    <div class="recent-page">
+      <div class="recent-head">
         <h1>Recent traces</h1>
         <p class="quiet" role="status">
           {traces && !error ? `${plural(traces.length, 'trace')}${live ? '' : ', paused'}` : ''}

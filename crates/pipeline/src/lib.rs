@@ -12,6 +12,7 @@
 pub mod ack;
 pub mod budget;
 pub mod component;
+pub mod config;
 pub mod intake;
 pub mod ledger;
 pub mod reason;

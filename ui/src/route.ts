@@ -4,19 +4,16 @@
  */
 import { useEffect, useState } from 'preact/hooks';
 
-/** `moves` counts moves (links, back, forward), not adjustments: what follows the address must not follow its own writing. */
-export type Place = { path: string; query: URLSearchParams; moves: number };
+export type Place = { path: string; query: URLSearchParams };
 
 const listeners = new Set<() => void>();
-let moves = 0;
 
 export function here(): Place {
-  return { path: location.pathname, query: new URLSearchParams(location.search), moves };
+  return { path: location.pathname, query: new URLSearchParams(location.search) };
 }
 
 export function go(url: string): void {
   if (url !== location.pathname + location.search) history.pushState(null, '', url);
-  moves++;
   for (const f of listeners) f();
 }
 
@@ -48,15 +45,14 @@ export function usePlace(): Place {
   useEffect(() => {
     const update = () => set(here());
     listeners.add(update);
-    return () => void listeners.delete(update);
+    addEventListener('popstate', update);
+    return () => {
+      listeners.delete(update);
+      removeEventListener('popstate', update);
+    };
   }, []);
   return place;
 }
-
-addEventListener('popstate', () => {
-  moves++;
-  for (const f of listeners) f();
-});
 
 /** Plain clicks on our own links move without loading the page again; modified clicks stay the browser's. */
 export function followLinks(): void {

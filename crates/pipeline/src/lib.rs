@@ -12,15 +12,9 @@
 pub mod ack;
 pub mod budget;
 pub mod component;
-pub mod config;
 pub mod intake;
 pub mod ledger;
-pub mod plan;
-pub mod processors;
 pub mod reason;
-pub mod record;
-#[cfg(test)]
-mod testing;
 
 pub use ack::{Ack, AckFuture, Outcome, Rejection};
 pub use budget::{Budget, Lease};

@@ -149,11 +149,7 @@ impl Prices {
     /// US dollars for a call. Model names carry dates and variants behind (`gpt-4o-2024-08-06`), sometimes a vendor
     /// before (`openai/gpt-4o`): the longest known beginning counts.
     pub(crate) fn cost(&self, model: &str, input_tokens: u64, output_tokens: u64) -> Option<f64> {
-        let name = model
-            .rsplit('/')
-            .next()
-            .unwrap_or(model)
-            .to_ascii_lowercase();
+        let name = model.rsplit('/').next().unwrap_or(model).to_ascii_lowercase();
         let price = self.models.iter().find(|price| {
             name.strip_prefix(price.model.as_str())
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', ':', '@']))

@@ -12,9 +12,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use opentelemetry_http::{HttpClient, HttpError, Request, Response};
-use opentelemetry_otlp::{
-    LogExporter, RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig,
-};
+use opentelemetry_otlp::{LogExporter, RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig};
 use opentelemetry_sdk::error::OTelSdkResult;
 use tokio::runtime::Runtime;
 
@@ -90,15 +88,10 @@ pub(crate) fn log_exporter(target: &Target) -> Result<LogExporter, String> {
 }
 
 fn check(target: &Target) -> Result<(), String> {
-    let uri: http::Uri = target
-        .endpoint
-        .parse()
-        .map_err(|error| format!("not a URL: {error}"))?;
+    let uri: http::Uri = target.endpoint.parse().map_err(|error| format!("not a URL: {error}"))?;
     match uri.scheme_str() {
         Some("http") => Ok(()),
-        Some("https") => {
-            Err("this build speaks plain http to a collector beside it, not https".to_owned())
-        }
+        Some("https") => Err("this build speaks plain http to a collector beside it, not https".to_owned()),
         _ => Err("the URL must begin with http://".to_owned()),
     }
 }

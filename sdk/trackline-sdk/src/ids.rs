@@ -17,9 +17,7 @@ pub(crate) struct Ids {
 
 impl IdGenerator for Ids {
     fn new_trace_id(&self) -> TraceId {
-        SUGGESTED
-            .take()
-            .unwrap_or_else(|| self.random.new_trace_id())
+        SUGGESTED.take().unwrap_or_else(|| self.random.new_trace_id())
     }
 
     fn new_span_id(&self) -> SpanId {

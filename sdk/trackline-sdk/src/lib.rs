@@ -43,9 +43,7 @@ pub use opentelemetry::{Context, KeyValue, Value};
 pub use request::{set_session, set_user};
 pub use sampler::Sampling;
 pub use settings::{Protocol, Trust, short_environment};
-pub use span::{
-    ActiveSpan, SpanBuilder, event, record_failure, set_attribute, span, start_server_span,
-};
+pub use span::{ActiveSpan, SpanBuilder, event, record_failure, set_attribute, span, start_server_span};
 pub use telemetry::{Builder, Guard, Stats, Telemetry};
 pub use tracking::{NO_TRACE, TrackingId, suggested_trace_id};
 

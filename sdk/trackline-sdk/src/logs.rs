@@ -134,11 +134,7 @@ const FIELD_BYTES: usize = 48;
 impl Entry {
     /// About how much memory the entry holds.
     pub(crate) fn weight(&self) -> usize {
-        let fields: usize = self
-            .fields
-            .iter()
-            .map(|(_, field)| FIELD_BYTES + field.weight())
-            .sum();
+        let fields: usize = self.fields.iter().map(|(_, field)| FIELD_BYTES + field.weight()).sum();
         ENTRY_BYTES + self.message.len() + fields
     }
 

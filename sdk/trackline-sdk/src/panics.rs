@@ -23,12 +23,7 @@ pub(crate) fn install() {
         let (path, line) = info
             .location()
             .map_or((String::new(), 0), |at| (at.file().to_owned(), at.line()));
-        log(
-            &message,
-            path,
-            line,
-            Some(Backtrace::force_capture().to_string()),
-        );
+        log(&message, path, line, Some(Backtrace::force_capture().to_string()));
         LOGGED.set(true);
     }));
 }
@@ -47,10 +42,7 @@ fn log(message: &str, path: String, line: u32, stack: Option<String>) {
         (Cow::Borrowed("error.type"), PANIC.into()),
         (Cow::Borrowed("error.message"), message.to_owned().into()),
         (Cow::Borrowed("exception.class"), PANIC.into()),
-        (
-            Cow::Borrowed("exception.message"),
-            message.to_owned().into(),
-        ),
+        (Cow::Borrowed("exception.message"), message.to_owned().into()),
     ];
     if line > 0 {
         fields.push((Cow::Borrowed("exception.file"), path.into()));

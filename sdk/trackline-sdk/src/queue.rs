@@ -82,9 +82,7 @@ impl<T> Queue<T> {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
                 return;
             }
-            while state.items.len() >= self.bounds.capacity
-                || state.bytes + bytes > self.bounds.max_bytes
-            {
+            while state.items.len() >= self.bounds.capacity || state.bytes + bytes > self.bounds.max_bytes {
                 let Some((old, weight)) = state.items.pop_front() else {
                     break;
                 };
@@ -120,17 +118,11 @@ impl<T> Queue<T> {
                 return None;
             }
             state.consumer_idle = true;
-            state = self
-                .ready
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.consumer_idle = false;
         let deadline = Instant::now() + self.bounds.linger;
-        while state.items.len() < self.bounds.batch
-            && !state.closed
-            && state.flush_wanted == state.flush_done
-        {
+        while state.items.len() < self.bounds.batch && !state.closed && state.flush_wanted == state.flush_done {
             let now = Instant::now();
             if now >= deadline {
                 break;
@@ -290,16 +282,10 @@ mod tests {
         }
         assert!(queue.flush(Duration::from_secs(60)));
         assert_eq!(handled.load(Ordering::SeqCst), 100);
-        assert!(
-            queue.flush(Duration::from_secs(60)),
-            "empty queues flush at once"
-        );
+        assert!(queue.flush(Duration::from_secs(60)), "empty queues flush at once");
         queue.close();
         consumer.join().expect("the consumer ends after close");
-        assert!(
-            queue.flush(Duration::ZERO),
-            "a finished queue has nothing to wait for"
-        );
+        assert!(queue.flush(Duration::ZERO), "a finished queue has nothing to wait for");
     }
 
     #[test]

@@ -42,9 +42,7 @@ pub(crate) fn describe(settings: &Settings) -> Resource {
             .iter()
             .map(|(key, value)| KeyValue::new(key.clone(), value.clone())),
     );
-    Resource::builder_empty()
-        .with_attributes(attributes)
-        .build()
+    Resource::builder_empty().with_attributes(attributes).build()
 }
 
 const INSTANCE: &str = "service.instance.id";

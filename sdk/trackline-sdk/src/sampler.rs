@@ -60,20 +60,14 @@ impl ShouldSample for Sampler {
         _attributes: &[KeyValue],
         _links: &[Link],
     ) -> SamplingResult {
-        let span = parent_context
-            .filter(|cx| cx.has_active_span())
-            .map(|cx| cx.span());
+        let span = parent_context.filter(|cx| cx.has_active_span()).map(|cx| cx.span());
         let parent = span
             .as_ref()
             .map(|span| span.span_context())
             .filter(|parent| parent.is_valid());
         let keep = match parent {
-            Some(parent) if parent.is_remote() && self.settings.follow_remote => {
-                parent.is_sampled()
-            }
-            Some(parent) if !parent.is_remote() && self.settings.follow_parent => {
-                parent.is_sampled()
-            }
+            Some(parent) if parent.is_remote() && self.settings.follow_remote => parent.is_sampled(),
+            Some(parent) if !parent.is_remote() && self.settings.follow_parent => parent.is_sampled(),
             _ => self.keeps(trace_id),
         };
         SamplingResult {
@@ -83,9 +77,7 @@ impl ShouldSample for Sampler {
                 SamplingDecision::Drop
             },
             attributes: Vec::new(),
-            trace_state: parent
-                .map(|parent| parent.trace_state().clone())
-                .unwrap_or_default(),
+            trace_state: parent.map(|parent| parent.trace_state().clone()).unwrap_or_default(),
         }
     }
 }
@@ -144,10 +136,7 @@ mod tests {
     #[test]
     fn whose_word_counts() {
         let keep_none = sampler(0.0, false);
-        assert!(
-            decide(&keep_none, Some((false, true)), 1),
-            "our own parent's does"
-        );
+        assert!(decide(&keep_none, Some((false, true)), 1), "our own parent's does");
         assert!(
             !decide(&keep_none, Some((true, true)), 1),
             "a caller's does not by default"

@@ -126,11 +126,7 @@ pub(crate) struct Choices {
 impl Settings {
     /// Merges code and environment. What makes no sense is reported in `problems` and replaced by its default.
     pub(crate) fn resolve(choices: Choices, env: Env, problems: &mut Vec<String>) -> Settings {
-        let var = |name: &str| {
-            env(name)
-                .map(|v| v.trim().to_owned())
-                .filter(|v| !v.is_empty())
-        };
+        let var = |name: &str| env(name).map(|v| v.trim().to_owned()).filter(|v| !v.is_empty());
         let mut resource = choices.resource;
         for (key, value) in resource_attributes(var("OTEL_RESOURCE_ATTRIBUTES"), problems) {
             resource.retain(|(k, _)| *k != key);
@@ -223,29 +219,20 @@ impl Settings {
             None => default,
             Some((Ok(n), _)) if n > 0 => n,
             Some((_, text)) => {
-                problems.push(format!(
-                    "{name}={text} is not a positive number; using {default}"
-                ));
+                problems.push(format!("{name}={text} is not a positive number; using {default}"));
                 default
             }
         };
         let queue = count("OTEL_BSP_MAX_QUEUE_SIZE", QUEUE_SPANS);
         let batch = Batch {
             spans: count("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", BATCH_SPANS).min(queue),
-            delay: Duration::from_millis(count(
-                "OTEL_BSP_SCHEDULE_DELAY",
-                BATCH_DELAY.as_millis() as usize,
-            ) as u64),
+            delay: Duration::from_millis(count("OTEL_BSP_SCHEDULE_DELAY", BATCH_DELAY.as_millis() as usize) as u64),
             queue,
         };
 
         let sampling = sampling(&var, choices.ratio, choices.trust, &environment, problems);
         let log_filter = var("RUST_LOG").or(choices.log_filter).unwrap_or_else(|| {
-            let level = if environment == "prod" {
-                "info"
-            } else {
-                "debug"
-            };
+            let level = if environment == "prod" { "info" } else { "debug" };
             format!("{level}{QUIET}")
         });
         Settings {
@@ -288,11 +275,7 @@ fn sampling(
     environment: &str,
     problems: &mut Vec<String>,
 ) -> Sampling {
-    let usual = ratio.unwrap_or(if environment == "prod" {
-        PROD_RATIO
-    } else {
-        1.0
-    });
+    let usual = ratio.unwrap_or(if environment == "prod" { PROD_RATIO } else { 1.0 });
     let argument = |problems: &mut Vec<String>| match var("OTEL_TRACES_SAMPLER_ARG") {
         None => 1.0,
         Some(text) => match text.parse::<f64>() {
@@ -342,12 +325,7 @@ pub fn short_environment(name: &str) -> String {
 fn resource_attributes(text: Option<String>, problems: &mut Vec<String>) -> Vec<(String, String)> {
     let Some(text) = text else { return Vec::new() };
     let found = pairs(&text);
-    if found.len()
-        != text
-            .split(',')
-            .filter(|part| !part.trim().is_empty())
-            .count()
-    {
+    if found.len() != text.split(',').filter(|part| !part.trim().is_empty()).count() {
         problems.push(format!(
             "OTEL_RESOURCE_ATTRIBUTES={text}: parts that are not key=value are left out"
         ));
@@ -460,10 +438,7 @@ mod tests {
                 ),
                 ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://env:4318/"),
                 ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
-                (
-                    "OTEL_EXPORTER_OTLP_HEADERS",
-                    "authorization=Bearer%20x,tenant=7",
-                ),
+                ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20x,tenant=7"),
                 ("OTEL_EXPORTER_OTLP_TIMEOUT", "2500"),
                 ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://logs:9/own/path"),
                 ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
@@ -517,10 +492,7 @@ mod tests {
             "OTEL_EXPORTER_OTLP_TIMEOUT=soon",
             "OTEL_RESOURCE_ATTRIBUTES=novalue,a=1",
         ] {
-            assert!(
-                problems.iter().any(|p| p.contains(name)),
-                "{name} in {problems:?}"
-            );
+            assert!(problems.iter().any(|p| p.contains(name)), "{name} in {problems:?}");
         }
     }
 

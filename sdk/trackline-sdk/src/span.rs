@@ -6,9 +6,7 @@ use std::error::Error;
 use std::fmt::Display;
 use std::future::Future;
 
-use opentelemetry::trace::{
-    FutureExt, Link, Span as _, SpanContext, SpanKind, Status, TraceContextExt, Tracer,
-};
+use opentelemetry::trace::{FutureExt, Link, Span as _, SpanContext, SpanKind, Status, TraceContextExt, Tracer};
 use opentelemetry::{Context, ContextGuard, Key, KeyValue, Value};
 
 use crate::logs::error_span::{UNKNOWN, causes, type_name};
@@ -230,8 +228,7 @@ pub fn start_server_span(
     if let Some(link) = link {
         builder.links = Some(vec![Link::with_context(link)]);
     }
-    let mut span =
-        crate::ids::with_suggested(suggested, || tracer.build_with_context(builder, parent));
+    let mut span = crate::ids::with_suggested(suggested, || tracer.build_with_context(builder, parent));
     if span.is_recording() {
         let id = TrackingId::from(span.span_context().trace_id());
         span.set_attribute(KeyValue::new("tracking.id", id.to_string()));

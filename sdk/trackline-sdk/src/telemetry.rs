@@ -73,9 +73,7 @@ impl Telemetry {
     /// The telemetry that [`Builder::init`] turned on for this process; one that does nothing before that.
     pub fn global() -> &'static Telemetry {
         static NOTHING: OnceLock<Telemetry> = OnceLock::new();
-        GLOBAL
-            .get()
-            .unwrap_or_else(|| NOTHING.get_or_init(Telemetry::nothing))
+        GLOBAL.get().unwrap_or_else(|| NOTHING.get_or_init(Telemetry::nothing))
     }
 
     fn nothing() -> Telemetry {
@@ -125,9 +123,7 @@ impl Telemetry {
         let lines = match lines {
             Some(Ok(lines)) => Some(lines),
             Some(Err(error)) => {
-                problems.push(format!(
-                    "cannot start the thread that writes log lines: {error}"
-                ));
+                problems.push(format!("cannot start the thread that writes log lines: {error}"));
                 None
             }
             None => None,
@@ -145,26 +141,19 @@ impl Telemetry {
             }
         };
         let spans = settings.traces.as_ref().and_then(|target| {
-            traces::start(
-                &settings,
-                target,
-                &resource,
-                span_counts.clone(),
-                report("traces"),
-            )
-            .map_err(|error| problems.push(error.to_string()))
-            .ok()
+            traces::start(&settings, target, &resource, span_counts.clone(), report("traces"))
+                .map_err(|error| problems.push(error.to_string()))
+                .ok()
         });
         let records = settings.logs.as_ref().and_then(|target| {
             otlp::start(target, &resource, record_counts.clone(), report("logs"))
                 .map_err(|error| problems.push(error.to_string()))
                 .ok()
         });
-        let prices =
-            Prices::with_overrides(settings.ai_prices.as_deref()).unwrap_or_else(|error| {
-                problems.push(error);
-                Prices::built_in()
-            });
+        let prices = Prices::with_overrides(settings.ai_prices.as_deref()).unwrap_or_else(|error| {
+            problems.push(error);
+            Prices::built_in()
+        });
         let provider = traces::provider(&settings, &resource, spans.clone());
         Telemetry {
             inner: Arc::new(Inner {
@@ -307,10 +296,7 @@ impl Telemetry {
         let inner = &*self.inner;
         let lines = inner.lines.as_ref().is_none_or(|queue| queue.flush(left()));
         let spans = inner.spans.as_ref().is_none_or(|queue| queue.flush(left()));
-        let records = inner
-            .records
-            .as_ref()
-            .is_none_or(|queue| queue.flush(left()));
+        let records = inner.records.as_ref().is_none_or(|queue| queue.flush(left()));
         lines && spans && records
     }
 
@@ -506,9 +492,7 @@ impl Builder {
         let inner = &telemetry.inner;
         let mut problems = inner.problems.clone();
         if GLOBAL.set(telemetry.clone()).is_err() {
-            problems.push(
-                "telemetry was on already; instrumentation keeps using the first one".to_owned(),
-            );
+            problems.push("telemetry was on already; instrumentation keeps using the first one".to_owned());
         } else if inner.settings.panic_hook {
             panics::install();
         }
@@ -521,10 +505,7 @@ impl Builder {
             );
         }
         for problem in problems {
-            telemetry.emit(own_entry(
-                Level::WARN,
-                format!("telemetry set-up: {problem}"),
-            ));
+            telemetry.emit(own_entry(Level::WARN, format!("telemetry set-up: {problem}")));
         }
         Guard {
             telemetry: Some(telemetry),
@@ -548,9 +529,7 @@ pub struct Guard {
 impl Guard {
     /// The telemetry that this guard keeps on.
     pub fn telemetry(&self) -> &Telemetry {
-        self.telemetry
-            .as_ref()
-            .unwrap_or_else(|| Telemetry::global())
+        self.telemetry.as_ref().unwrap_or_else(|| Telemetry::global())
     }
 
     /// Sends what is left without blocking the runtime. False if the time was not enough.

@@ -8,9 +8,7 @@ use opentelemetry::Context;
 use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
-use opentelemetry_sdk::trace::{
-    SdkTracerProvider, Span, SpanData, SpanExporter as _, SpanProcessor,
-};
+use opentelemetry_sdk::trace::{SdkTracerProvider, Span, SpanData, SpanExporter as _, SpanProcessor};
 
 use crate::export::{self, AsyncSend, Counts, Health, SetUpError};
 use crate::ids::Ids;
@@ -21,11 +19,7 @@ use crate::settings::{Settings, Target};
 pub(crate) type Spans = Arc<Queue<SpanData>>;
 
 /// The provider whose spans end up in `spans`; without a queue they are only context.
-pub(crate) fn provider(
-    settings: &Settings,
-    resource: &Resource,
-    spans: Option<Spans>,
-) -> SdkTracerProvider {
+pub(crate) fn provider(settings: &Settings, resource: &Resource, spans: Option<Spans>) -> SdkTracerProvider {
     let builder = SdkTracerProvider::builder()
         .with_resource(resource.clone())
         .with_id_generator(Ids::default())

@@ -60,10 +60,7 @@ pub(crate) fn record(context: &Context, entry: &Entry, kind: Kind) {
         vec![
             KeyValue::new("exception.type", error_type),
             KeyValue::new("exception.message", message.clone()),
-            KeyValue::new(
-                "exception.stacktrace",
-                stack(entry, text("exception.stack_trace")),
-            ),
+            KeyValue::new("exception.stacktrace", stack(entry, text("exception.stack_trace"))),
         ],
     );
     span.set_status(Status::error(message));

@@ -79,10 +79,7 @@ where
                 }
             }
         }
-        if let Some(at) = visitor
-            .fields
-            .iter()
-            .position(|(name, _)| name == "function")
+        if let Some(at) = visitor.fields.iter().position(|(name, _)| name == "function")
             && let (_, Field::Str(name)) = visitor.fields.swap_remove(at)
         {
             function = name;

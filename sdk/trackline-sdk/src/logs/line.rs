@@ -104,8 +104,7 @@ impl Format {
             .iter()
             .map(|(name, value)| (canonical(name), value))
             .collect();
-        let first =
-            |at: usize, name: &str| !named[..at].iter().any(|(earlier, _)| *earlier == name);
+        let first = |at: usize, name: &str| !named[..at].iter().any(|(earlier, _)| *earlier == name);
         // The schema's groups, then `extra`, then what stands at the top.
         for group in 0..=GROUPS.len() {
             let mut open = false;
@@ -161,11 +160,7 @@ struct Object<'o> {
 impl<'o> Object<'o> {
     fn open(out: &'o mut Vec<u8>, text: usize) -> Object<'o> {
         out.push(b'{');
-        Object {
-            out,
-            first: true,
-            text,
-        }
+        Object { out, first: true, text }
     }
 
     fn close(self) {
@@ -258,16 +253,11 @@ pub(crate) fn rfc3339_millis(time: SystemTime, buffer: &mut [u8; 24]) -> &str {
     // Howard Hinnant's "days from civil", inverted: eras of 400 years that begin in March.
     let z = days + 719_468;
     let day_of_era = z % 146_097;
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 {
-        shifted + 3
-    } else {
-        shifted - 9
-    };
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
     let year = year_of_era + z / 146_097 * 400 + u64::from(month <= 2);
     *buffer = *b"0000-00-00T00:00:00.000Z";
     for (at, width, mut value) in [
@@ -313,10 +303,7 @@ mod tests {
                 span_id: SpanId::from_bytes([0xcd; 8]),
                 flags: TraceFlags::SAMPLED,
             }),
-            fields: fields
-                .into_iter()
-                .map(|(k, v)| (Cow::Borrowed(k), v))
-                .collect(),
+            fields: fields.into_iter().map(|(k, v)| (Cow::Borrowed(k), v)).collect(),
         }
     }
 
@@ -429,11 +416,7 @@ mod tests {
                 let entry = entry(&long, vec![("detail", long.clone().into())]);
                 let (_, value) = line(&format(), &entry);
                 let message = value["message"].as_str().expect("text");
-                assert!(
-                    message.ends_with(" bytes cut]"),
-                    "{}",
-                    &message[message.len() - 40..]
-                );
+                assert!(message.ends_with(" bytes cut]"), "{}", &message[message.len() - 40..]);
                 assert_eq!(value["tracking_id"], "ab".repeat(16));
             }
         }
@@ -461,10 +444,7 @@ mod tests {
         let names: Vec<&'static str> = (0..170)
             .map(|n| &*Box::leak(format!("{n:0200}").into_boxed_str()))
             .collect();
-        let fields = names
-            .iter()
-            .map(|n| (*n, Field::from("y".repeat(500))))
-            .collect();
+        let fields = names.iter().map(|n| (*n, Field::from("y".repeat(500)))).collect();
         let (_, value) = line(&format(), &entry("x", fields));
         assert!(value["fields_removed"].as_u64().expect("a marker") > 0);
     }

@@ -4,20 +4,14 @@ use std::borrow::Cow;
 
 /// Groups in the order in which a line has them, and the members that a flat name such as `request_method` may mean.
 pub(crate) const GROUPS: &[(&str, &[&str])] = &[
-    (
-        "request",
-        &["method", "path", "size", "duration", "user_agent", "ip"],
-    ),
+    ("request", &["method", "path", "size", "duration", "user_agent", "ip"]),
     ("response", &["status", "size", "content_type"]),
     ("error", &["type", "code", "message", "category"]),
     ("user", &["id", "segment"]),
     ("session", &["id", "duration"]),
     ("workflow", &["id", "type", "status"]),
     ("operation", &["name", "result", "duration"]),
-    (
-        "exception",
-        &["class", "message", "stack_trace", "file", "line"],
-    ),
+    ("exception", &["class", "message", "stack_trace", "file", "line"]),
 ];
 
 /// Names with one meaning and several spellings.

@@ -32,10 +32,7 @@ pub(super) fn parse(headers: &HeaderMap) -> Option<Baggage> {
             let Some((key, value)) = pair.split_once('=') else {
                 continue;
             };
-            let (key, value) = (
-                key.trim_matches([' ', '\t']),
-                value.trim_matches([' ', '\t']),
-            );
+            let (key, value) = (key.trim_matches([' ', '\t']), value.trim_matches([' ', '\t']));
             if !is_token(key) || !value.bytes().all(is_octet) {
                 continue;
             }
@@ -136,10 +133,7 @@ mod tests {
     fn read(lines: &[&str]) -> Vec<(String, String, String)> {
         let mut map = HeaderMap::new();
         for line in lines {
-            map.append(
-                BAGGAGE,
-                HeaderValue::from_str(line).expect("a header value"),
-            );
+            map.append(BAGGAGE, HeaderValue::from_str(line).expect("a header value"));
         }
         let mut found: Vec<_> = parse(&map)
             .iter()
@@ -162,10 +156,7 @@ mod tests {
     fn members() {
         check(&[], &[]);
         check(&["a=1"], &[("a", "1", "")]);
-        check(
-            &["a=1,b=2", "c=3"],
-            &[("a", "1", ""), ("b", "2", ""), ("c", "3", "")],
-        );
+        check(&["a=1,b=2", "c=3"], &[("a", "1", ""), ("b", "2", ""), ("c", "3", "")]);
         check(&[" a = 1 \t, b\t=\t2 "], &[("a", "1", ""), ("b", "2", "")]);
         check(&["a=x%20y%2C%C3%A9"], &[("a", "x y,é", "")]);
         check(&["a=100%,b=%zz"], &[("a", "100%", ""), ("b", "%zz", "")]);
@@ -188,10 +179,7 @@ mod tests {
     fn what_is_written_reads_back() {
         let line = "user.segment=enter%20prise%25;p=1";
         let mut map = HeaderMap::new();
-        map.insert(
-            BAGGAGE,
-            HeaderValue::from_static("user.segment=enter%20prise%25;p=1"),
-        );
+        map.insert(BAGGAGE, HeaderValue::from_static("user.segment=enter%20prise%25;p=1"));
         let baggage = parse(&map).expect("one member");
         map.clear();
         write(&baggage, &mut map);

@@ -113,11 +113,9 @@ fn is_key(key: &str) -> bool {
         && bytes
             .first()
             .is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
-        && bytes.iter().all(|b| {
-            b.is_ascii_lowercase()
-                || b.is_ascii_digit()
-                || matches!(b, b'_' | b'-' | b'*' | b'/' | b'@')
-        })
+        && bytes
+            .iter()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-' | b'*' | b'/' | b'@'))
 }
 
 fn is_value(value: &str) -> bool {
@@ -170,12 +168,7 @@ pub(super) fn write(span: &SpanContext, state: Option<&str>, headers: &mut Heade
     let mut line = *b"00-00000000000000000000000000000000-0000000000000000-00";
     let filled = hex::encode_to_slice(span.trace_id().to_bytes(), &mut line[3..35])
         .and_then(|()| hex::encode_to_slice(span.span_id().to_bytes(), &mut line[36..52]))
-        .and_then(|()| {
-            hex::encode_to_slice(
-                [span.trace_flags().to_u8() & KNOWN_FLAGS],
-                &mut line[53..55],
-            )
-        });
+        .and_then(|()| hex::encode_to_slice([span.trace_flags().to_u8() & KNOWN_FLAGS], &mut line[53..55]));
     debug_assert!(filled.is_ok(), "the places are as long as the ids");
     if let Ok(value) = HeaderValue::from_bytes(&line) {
         headers.insert(TRACEPARENT, value);
@@ -209,9 +202,7 @@ mod tests {
 
     #[test]
     fn traceparent() {
-        let valid = |flags: &str, version: &str, rest: &str| {
-            format!("{version}-{TRACE}-{SPAN}-{flags}{rest}")
-        };
+        let valid = |flags: &str, version: &str, rest: &str| format!("{version}-{TRACE}-{SPAN}-{flags}{rest}");
         for (line, flags) in [
             (valid("01", "00", ""), Some(1)),
             (valid("00", "00", ""), Some(0)),
@@ -275,12 +266,7 @@ mod tests {
 
     #[test]
     fn tracestate_lists() {
-        let many = |n: usize| {
-            (0..n)
-                .map(|i| format!("k{i}=v"))
-                .collect::<Vec<_>>()
-                .join(",")
-        };
+        let many = |n: usize| (0..n).map(|i| format!("k{i}=v")).collect::<Vec<_>>().join(",");
         let key_256 = "k".repeat(256);
         let key_257 = "k".repeat(257);
         let value_256 = "v".repeat(256);

@@ -11,6 +11,7 @@
 pub mod base64;
 pub mod batch;
 pub mod canonical;
+pub mod edit;
 pub mod id;
 pub mod record;
 pub mod schema;

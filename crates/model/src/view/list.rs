@@ -47,6 +47,11 @@ impl<'a, T: View<'a>> List<'a, T> {
             .count()
     }
 
+    /// The encoded fields of the whole list.
+    pub(crate) fn stretch(&self) -> &'a [u8] {
+        self.stretch
+    }
+
     /// The bytes of each element.
     pub fn raw(&self) -> impl Iterator<Item = &'a [u8]> + use<'a, T> {
         let number = self.number;

@@ -9,7 +9,7 @@ pub mod resource;
 pub mod traces;
 pub mod value;
 
-pub use list::List;
+pub use list::{List, View};
 pub use resource::{Resource, Scope};
 pub use value::{AnyValue, Array, Attributes, KeyValue};
 

@@ -1,0 +1,304 @@
+//! Setting and removing attributes at one level of a batch, in place.
+
+use super::layout::{Element, Path, children, elements, item_attributes, path};
+use super::splice::Splices;
+use crate::batch::{Batch, Signal};
+use crate::view::{AnyValue, Attributes, List};
+use crate::wire::{self, Fields, put_bytes, put_tag, put_varint};
+
+/// Whose attributes are edited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    Resource,
+    Scope,
+    /// Spans, log records or data points.
+    Item,
+}
+
+/// The owner of the attributes being edited, and what is around it, as encoded messages (empty where there is none):
+/// `View::read` makes views of them.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner<'a> {
+    pub attributes: Attributes<'a>,
+    pub resource: &'a [u8],
+    /// At `Level::Scope` and `Level::Item`.
+    pub scope: &'a [u8],
+    /// At `Level::Item`.
+    pub item: &'a [u8],
+}
+
+/// What shall change about one owner's attributes. Of several changes to a key, the last one counts.
+#[derive(Debug, Default)]
+pub struct Changes {
+    changes: Vec<Change>,
+    /// Keys and encoded pairs.
+    bytes: Vec<u8>,
+}
+
+#[derive(Debug, Clone)]
+struct Change {
+    key: std::ops::Range<usize>,
+    /// The encoded `KeyValue`; `None` removes the key.
+    pair: Option<std::ops::Range<usize>>,
+    done: bool,
+}
+
+impl Changes {
+    /// Gives the key this value: in the place of its old one, or after the others.
+    pub fn set(&mut self, key: &str, value: AnyValue<'_>) {
+        let start = self.bytes.len();
+        put_bytes(&mut self.bytes, 1, key.as_bytes());
+        let key = self.bytes.len() - key.len()..self.bytes.len();
+        put_tag(&mut self.bytes, 2, wire::BYTES);
+        let open = wire::open_length(&mut self.bytes, 0);
+        put_value(&mut self.bytes, value);
+        wire::close_length(&mut self.bytes, open);
+        self.changes.push(Change {
+            key,
+            pair: Some(start..self.bytes.len()),
+            done: false,
+        });
+    }
+
+    /// Removes the key, if it is there.
+    pub fn remove(&mut self, key: &str) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(key.as_bytes());
+        self.changes.push(Change {
+            key: start..self.bytes.len(),
+            pair: None,
+            done: false,
+        });
+    }
+
+    fn clear(&mut self) {
+        self.changes.clear();
+        self.bytes.clear();
+    }
+
+    /// Orders the changes by key, one for each.
+    fn settle(&mut self) {
+        let bytes = &self.bytes;
+        self.changes
+            .sort_by(|a, b| bytes[a.key.clone()].cmp(&bytes[b.key.clone()]));
+        self.changes.dedup_by(|later, kept| {
+            let same = bytes[later.key.clone()] == bytes[kept.key.clone()];
+            if same {
+                *kept = later.clone();
+            }
+            same
+        });
+    }
+
+    fn find(&self, key: &[u8]) -> Option<usize> {
+        self.changes
+            .binary_search_by(|change| self.bytes[change.key.clone()].cmp(key))
+            .ok()
+    }
+}
+
+/// Edits the attributes of every owner at a level: `edit` sees each and says what to change. A resource or scope that a
+/// message lacks is created when it gets its first attribute.
+pub fn edit_attributes(batch: &Batch, level: Level, mut edit: impl FnMut(Owner<'_>, &mut Changes)) -> Batch {
+    let mut pass = Pass {
+        splices: Splices::new(&batch.payload),
+        signal: batch.signal,
+        changes: Changes::default(),
+        edit: &mut edit,
+    };
+    for group in children(&batch.payload, &[1]) {
+        pass.resource_group(group, level);
+    }
+    match pass.splices.apply() {
+        Some(payload) => batch.edited(payload, batch.items),
+        None => batch.clone(),
+    }
+}
+
+/// The field numbers of `attributes` in a resource and in a scope.
+const RESOURCE_ATTRIBUTES: u32 = 1;
+const SCOPE_ATTRIBUTES: u32 = 3;
+
+struct Pass<'a, 'e> {
+    splices: Splices<'a>,
+    signal: Signal,
+    /// Kept between owners for its buffers.
+    changes: Changes,
+    edit: &'e mut dyn FnMut(Owner<'_>, &mut Changes),
+}
+
+impl<'a> Pass<'a, '_> {
+    fn resource_group(&mut self, group: Element<'a>, level: Level) {
+        let open = self.splices.open(group);
+        let resource = leading(group.body);
+        let raw = resource.map_or(&[][..], |resource| resource.body);
+        let mut change = 0;
+        if level == Level::Resource {
+            let attributes = List::new(raw, RESOURCE_ATTRIBUTES);
+            self.ask(Owner {
+                attributes,
+                resource: raw,
+                scope: &[],
+                item: &[],
+            });
+            change += self.leading_owner(group.body, resource, RESOURCE_ATTRIBUTES);
+        } else {
+            for scope_group in children(group.body, &[2]) {
+                change += self.scope_group(scope_group, level, raw);
+            }
+        }
+        self.splices.close(open, change);
+    }
+
+    fn scope_group(&mut self, group: Element<'a>, level: Level, resource: &'a [u8]) -> i64 {
+        let open = self.splices.open(group);
+        let scope = leading(group.body);
+        let raw = scope.map_or(&[][..], |scope| scope.body);
+        let mut change = 0;
+        if level == Level::Scope {
+            let attributes = List::new(raw, SCOPE_ATTRIBUTES);
+            self.ask(Owner {
+                attributes,
+                resource,
+                scope: raw,
+                item: &[],
+            });
+            change += self.leading_owner(group.body, scope, SCOPE_ATTRIBUTES);
+        } else {
+            let path = &path(self.signal)[2..];
+            change += self.items(group.body, path, 0, Around { resource, scope: raw });
+        }
+        self.splices.close(open, change)
+    }
+
+    fn items(&mut self, message: &'a [u8], path: Path, data: u32, around: Around<'a>) -> i64 {
+        let Some((numbers, inner)) = path.split_first() else {
+            return 0;
+        };
+        let mut change = 0;
+        for element in children(message, numbers) {
+            let open = self.splices.open(element);
+            let inner_change = if inner.is_empty() {
+                let number = item_attributes(self.signal, data);
+                let attributes = List::new(element.body, number);
+                self.ask(Owner {
+                    attributes,
+                    resource: around.resource,
+                    scope: around.scope,
+                    item: element.body,
+                });
+                self.owner(element.body, number)
+            } else {
+                self.items(element.body, inner, element.number, around)
+            };
+            change += self.splices.close(open, inner_change);
+        }
+        change
+    }
+
+    fn ask(&mut self, owner: Owner<'a>) {
+        self.changes.clear();
+        (self.edit)(owner, &mut self.changes);
+        self.changes.settle();
+    }
+
+    /// Changes the resource or scope that leads `group`, or creates it.
+    fn leading_owner(&mut self, group: &'a [u8], owner: Option<Element<'a>>, number: u32) -> i64 {
+        if let Some(owner) = owner {
+            let open = self.splices.open(owner);
+            let change = self.owner(owner.body, number);
+            return self.splices.close(open, change);
+        }
+        let mut body = Vec::new();
+        self.changes.put_new(&mut body, number);
+        if body.is_empty() {
+            return 0;
+        }
+        self.splices.replace(&group[..0], |out| put_bytes(out, 1, &body))
+    }
+
+    /// Changes the attributes in a message.
+    fn owner(&mut self, message: &'a [u8], number: u32) -> i64 {
+        if self.changes.changes.is_empty() {
+            return 0;
+        }
+        let mut change = 0;
+        for (whole, element) in elements(message) {
+            let Some(pair) = element.filter(|element| element.number == number) else {
+                continue;
+            };
+            let key = Fields::new(pair.body).find(|(number, _)| *number == 1);
+            let Some(index) = self.changes.find(key.map_or(&[], |(_, key)| key.bytes())) else {
+                continue;
+            };
+            let found = &mut self.changes.changes[index];
+            found.done = true;
+            match found.pair.clone() {
+                None => change += self.splices.cut(whole),
+                Some(new) => {
+                    let new = &self.changes.bytes[new];
+                    if new != pair.body {
+                        change += self.splices.replace(whole, |out| put_bytes(out, number, new));
+                    }
+                }
+            }
+        }
+        if self
+            .changes
+            .changes
+            .iter()
+            .any(|change| !change.done && change.pair.is_some())
+        {
+            let changes = &self.changes;
+            change += self
+                .splices
+                .replace(&message[message.len()..], |out| changes.put_new(out, number));
+        }
+        change
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Around<'a> {
+    resource: &'a [u8],
+    scope: &'a [u8],
+}
+
+/// The resource or scope of a group: its field 1, which stands before any field 2.
+fn leading(group: &[u8]) -> Option<Element<'_>> {
+    let mut elements = elements(group).filter_map(|(_, element)| element);
+    elements
+        .find(|element| element.number <= 2)
+        .filter(|element| element.number == 1)
+}
+
+impl Changes {
+    /// Writes the pairs that no old one gave its place to.
+    fn put_new(&self, out: &mut Vec<u8>, number: u32) {
+        for change in self.changes.iter().filter(|change| !change.done) {
+            if let Some(pair) = &change.pair {
+                put_bytes(out, number, &self.bytes[pair.clone()]);
+            }
+        }
+    }
+}
+
+/// Writes the fields of an `AnyValue`.
+fn put_value(out: &mut Vec<u8>, value: AnyValue<'_>) {
+    match value {
+        AnyValue::Empty => {}
+        AnyValue::Str(value) => put_bytes(out, 1, value.as_bytes()),
+        AnyValue::Bool(value) => {
+            put_tag(out, 2, wire::VARINT);
+            out.push(u8::from(value));
+        }
+        AnyValue::Int(value) => {
+            put_tag(out, 3, wire::VARINT);
+            put_varint(out, value as u64);
+        }
+        AnyValue::Double(value) => wire::put_fixed64(out, 4, value.to_bits()),
+        AnyValue::Array(values) => put_bytes(out, 5, values.stretch()),
+        AnyValue::KvList(pairs) => put_bytes(out, 6, pairs.stretch()),
+        AnyValue::Bytes(value) => put_bytes(out, 7, value),
+    }
+}

@@ -1,0 +1,38 @@
+//! Edits of encoded batches. Nothing is decoded: protobuf lets requests be concatenated, and everything else is a list
+//! of splices, applied in one copy. An edit that changes nothing returns the batch as it was, wire form included.
+
+pub mod attributes;
+mod layout;
+pub mod select;
+mod splice;
+pub mod split;
+
+pub use attributes::{Changes, Level, Owner, edit_attributes};
+pub use select::select;
+pub use split::split;
+
+use bytes::Bytes;
+
+use crate::batch::Batch;
+
+/// Joins batches of one signal and encoding into one, which takes its `meta` from the first. `None` if there are no
+/// batches or their signals differ. A single batch comes back as it is.
+pub fn concat(batches: &[Batch]) -> Option<Batch> {
+    let (first, rest) = batches.split_first()?;
+    if rest.is_empty() {
+        return Some(first.clone());
+    }
+    if rest
+        .iter()
+        .any(|batch| (batch.signal, batch.encoding) != (first.signal, first.encoding))
+    {
+        return None;
+    }
+    let mut payload = Vec::with_capacity(batches.iter().map(|batch| batch.payload.len()).sum());
+    let mut items = 0u32;
+    for batch in batches {
+        payload.extend_from_slice(&batch.payload);
+        items = items.saturating_add(batch.items);
+    }
+    Some(first.edited(Bytes::from(payload), items))
+}

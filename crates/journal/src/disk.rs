@@ -121,9 +121,7 @@ impl Disk for RealDisk {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Ok(Locked::Theirs(
-                    std::fs::read_to_string(path).unwrap_or_default(),
-                ));
+                return Ok(Locked::Theirs(std::fs::read_to_string(path).unwrap_or_default()));
             }
             Err(TryLockError::Error(error)) => return Err(error),
         }
@@ -179,9 +177,7 @@ impl DiskFile for RealFile {
     fn allocate(&self, length: u64) -> io::Result<()> {
         match rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), 0, length) {
             // A file system without reservation can still hold the file; it may then fill up while we write.
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
-                self.file.set_len(length)
-            }
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => self.file.set_len(length),
             result => Ok(result?),
         }
     }
@@ -201,12 +197,8 @@ mod tests {
     #[test]
     fn vectored_writes_beyond_the_kernels_limit_arrive_whole() {
         let directory = tempfile::tempdir().unwrap();
-        let file = RealDisk
-            .open(&directory.path().join("a"), Open::New)
-            .unwrap();
-        let parts: Vec<Vec<u8>> = (0..3 * IOV_LIMIT + 7)
-            .map(|at| vec![at as u8; at % 5])
-            .collect();
+        let file = RealDisk.open(&directory.path().join("a"), Open::New).unwrap();
+        let parts: Vec<Vec<u8>> = (0..3 * IOV_LIMIT + 7).map(|at| vec![at as u8; at % 5]).collect();
         let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
         file.write_at(&mut slices, 11).unwrap();
         let expect = parts.concat();
@@ -220,22 +212,15 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("lock");
         let first = RealDisk.lock(&path, "7\n").unwrap();
-        assert!(
-            matches!(RealDisk.lock(&path, "8\n").unwrap(), Locked::Theirs(owner) if owner == "7\n")
-        );
+        assert!(matches!(RealDisk.lock(&path, "8\n").unwrap(), Locked::Theirs(owner) if owner == "7\n"));
         drop(first);
-        assert!(matches!(
-            RealDisk.lock(&path, "8\n").unwrap(),
-            Locked::Ours(_)
-        ));
+        assert!(matches!(RealDisk.lock(&path, "8\n").unwrap(), Locked::Ours(_)));
     }
 
     #[test]
     fn allocated_space_reads_as_zeros() {
         let directory = tempfile::tempdir().unwrap();
-        let file = RealDisk
-            .open(&directory.path().join("a"), Open::New)
-            .unwrap();
+        let file = RealDisk.open(&directory.path().join("a"), Open::New).unwrap();
         file.allocate(10_000).unwrap();
         assert_eq!(file.length().unwrap(), 10_000);
         let mut found = vec![1; 10_000];

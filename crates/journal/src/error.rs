@@ -4,9 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::settings::{
-    HEADER_LIMIT_BYTES, PAYLOAD_LIMIT_BYTES, READER_NAME_LIMIT_BYTES, STREAM_NAME_LIMIT_BYTES,
-};
+use crate::settings::{HEADER_LIMIT_BYTES, PAYLOAD_LIMIT_BYTES, READER_NAME_LIMIT_BYTES, STREAM_NAME_LIMIT_BYTES};
 
 /// Why a journal could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -16,11 +14,7 @@ pub enum OpenError {
     #[error("the journal directory {} cannot be written ({source}); make it writable for this user, or name another directory", path.display())]
     ReadOnly { path: PathBuf, source: io::Error },
     #[error("{} was written in journal format {found}, this program knows {known}; run the newer program, or name another directory", path.display())]
-    NewerVersion {
-        path: PathBuf,
-        found: u32,
-        known: u32,
-    },
+    NewerVersion { path: PathBuf, found: u32, known: u32 },
     #[error("{} belongs to journal {found}, the other files here to {expected}; move the files that do not belong here away", path.display())]
     Foreign {
         path: PathBuf,
@@ -46,24 +40,12 @@ fn owner(pid: &Option<u32>) -> String {
 
 impl OpenError {
     /// The variant that tells the person most about an I/O error.
-    pub fn io(
-        doing: &'static str,
-        path: impl Into<PathBuf>,
-        source: io::Error,
-    ) -> OpenError {
+    pub(crate) fn io(doing: &'static str, path: impl Into<PathBuf>, source: io::Error) -> OpenError {
         let path = path.into();
         match source.kind() {
-            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
-                OpenError::ReadOnly { path, source }
-            }
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                OpenError::DiskFull { path, source }
-            }
-            _ => OpenError::Io {
-                doing,
-                path,
-                source,
-            },
+            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => OpenError::ReadOnly { path, source },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => OpenError::DiskFull { path, source },
+            _ => OpenError::Io { doing, path, source },
         }
     }
 }
@@ -72,10 +54,7 @@ impl OpenError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
     #[error("the journal takes no more now: {reason}; retry after {retry_after:?}")]
-    Full {
-        retry_after: Duration,
-        reason: FullReason,
-    },
+    Full { retry_after: Duration, reason: FullReason },
     #[error("the journal cannot write to its disk any more; see its health, then restart")]
     Failed,
     #[error("the record has {what}")]
@@ -85,7 +64,8 @@ pub enum AppendError {
 }
 
 /// Which bound was reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum FullReason {
     #[error("appends arrive faster than the disk takes them")]
     Queue,
@@ -113,13 +93,9 @@ pub enum TooLarge {
 /// Why a reader could not be opened, moved or dropped.
 #[derive(Debug, thiserror::Error)]
 pub enum ReaderError {
-    #[error(
-        "reader name {name:?} must be 1 to {READER_NAME_LIMIT_BYTES} bytes without control characters"
-    )]
+    #[error("reader name {name:?} must be 1 to {READER_NAME_LIMIT_BYTES} bytes without control characters")]
     BadName { name: String },
-    #[error(
-        "stream name {name:?} must be 1 to {STREAM_NAME_LIMIT_BYTES} bytes without control characters"
-    )]
+    #[error("stream name {name:?} must be 1 to {STREAM_NAME_LIMIT_BYTES} bytes without control characters")]
     BadStream { name: String },
     #[error("reader {name:?} is open already; close it first")]
     InUse { name: String },

@@ -8,12 +8,30 @@
 //! never used twice; a reader gets each record of its stream at least once and, while the process runs, once; what is
 //! removed before a reader acknowledged it is counted for that reader; every queue and cache has a named bound.
 
+mod backlog;
+mod clock;
+mod commit;
+mod cursors;
 mod disk;
 mod error;
+mod format;
+mod journal;
 mod ranges;
+mod reader;
+mod recovery;
+mod seek;
 mod settings;
+mod shared;
+mod state;
+mod status;
+mod walk;
 
+pub use clock::{Clock, SystemClock};
 pub use disk::{Disk, DiskFile, Lock, Locked, Open, RealDisk};
 pub use error::{AppendError, FullReason, OpenError, ReaderError, TooLarge};
+pub use format::FORMAT_VERSION;
+pub use journal::Journal;
 pub use ranges::Ranges;
+pub use reader::{Acker, Reader};
 pub use settings::*;
+pub use status::{DAMAGE_LIMIT, Damage, Health, ReaderStatus, Recovery, Stats};

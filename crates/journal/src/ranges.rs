@@ -68,9 +68,7 @@ impl Ranges {
             return;
         }
         // Everything that overlaps or touches [first, last] becomes one range.
-        let from = self
-            .ranges
-            .partition_point(|&(_, end)| end.saturating_add(1) < first);
+        let from = self.ranges.partition_point(|&(_, end)| end.saturating_add(1) < first);
         let to = self
             .ranges
             .partition_point(|&(start, _)| start <= last.saturating_add(1));
@@ -94,11 +92,7 @@ impl Ranges {
         }
         self.ranges.drain(..gone);
         // Raising the mark can only have met ranges from below, so at most the next one touches it now.
-        while self
-            .ranges
-            .first()
-            .is_some_and(|&(first, _)| first <= self.low)
-        {
+        while self.ranges.first().is_some_and(|&(first, _)| first <= self.low) {
             let (_, last) = self.ranges.remove(0);
             self.low = self.low.max(last.saturating_add(1));
         }
@@ -144,27 +138,16 @@ mod tests {
                 model.extend(first..=last);
                 set.insert_range(first, last);
             }
-            for seq in 0..300 {
+            for seq in (0..300).step_by(7).chain(first.saturating_sub(2)..last + 3) {
                 assert_eq!(set.contains(seq), model.contains(&seq), "{seq} in {set:?}");
                 let missing = (seq..).find(|at| !model.contains(at)).unwrap();
                 assert_eq!(set.next_missing(seq), missing, "after {seq} in {set:?}");
             }
             assert_eq!(set.low(), (0..).find(|at| !model.contains(at)).unwrap());
-            assert!(
-                set.ranges()
-                    .windows(2)
-                    .all(|pair| pair[0].1 + 1 < pair[1].0),
-                "{set:?}"
-            );
-            assert!(
-                set.ranges().first().is_none_or(|range| range.0 > set.low()),
-                "{set:?}"
-            );
+            assert!(set.ranges().windows(2).all(|pair| pair[0].1 + 1 < pair[1].0), "{set:?}");
+            assert!(set.ranges().first().is_none_or(|range| range.0 > set.low()), "{set:?}");
         }
-        assert_eq!(
-            Ranges::from_parts(set.low(), set.ranges().iter().rev().copied()),
-            set
-        );
+        assert_eq!(Ranges::from_parts(set.low(), set.ranges().iter().rev().copied()), set);
     }
 
     proptest! {

@@ -35,6 +35,8 @@ pub const RETRY_AFTER_QUEUE: Duration = Duration::from_secs(1);
 pub const RETRY_AFTER_FULL: Duration = Duration::from_secs(5);
 /// The smallest segment: below this, file creation outweighs writing.
 pub const SEGMENT_LIMIT_MIN_BYTES: u64 = 16 << 10;
+/// The largest segment: what one can hold must stay below the jump in numbering after a crash.
+pub const SEGMENT_LIMIT_MAX_BYTES: u64 = 512 << 20;
 /// How many segments the size bound is cut into at least, since space is given back by whole segments.
 pub const SEGMENTS_PER_BOUND: u64 = 8;
 
@@ -145,13 +147,13 @@ pub struct ReaderOptions {
 pub struct JournalId(pub [u8; 16]);
 
 impl JournalId {
-    pub fn random() -> JournalId {
+    pub(crate) fn random() -> JournalId {
         let mut id = [0; 16];
         fastrand::Rng::new().fill(&mut id);
         JournalId(id)
     }
 
-    pub fn from_hex(text: &str) -> Option<JournalId> {
+    pub(crate) fn from_hex(text: &str) -> Option<JournalId> {
         let mut id = [0; 16];
         if text.len() != 32 || !text.is_ascii() {
             return None;

@@ -1,1 +1,24 @@
-fn main() {}
+//! The binary `trackline`.
+
+mod cli;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// One binary for telemetry: receive it, keep it, and tell the whole story of a request.
+#[derive(Parser)]
+#[command(name = "trackline", version)]
+enum Command {
+    Trace(cli::TraceArgs),
+    Search(cli::SearchArgs),
+    Services(cli::ServicesArgs),
+}
+
+fn main() -> ExitCode {
+    match Command::parse() {
+        Command::Trace(args) => args.run(),
+        Command::Search(args) => args.run(),
+        Command::Services(args) => args.run(),
+    }
+}

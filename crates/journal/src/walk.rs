@@ -1,0 +1,241 @@
+//! Reads a segment frame by frame and finds the way again behind damage: recovery, lagging readers and the read-only
+//! inspection all see the same records, because all of them walk.
+
+use std::io;
+
+use bytes::Bytes;
+
+use crate::disk::DiskFile;
+use crate::format::{ALIGN_BYTES, FRAME_MARKER, HEAD_BYTES, Head, Kind, SEGMENT_HEADER_BYTES, body_crc};
+use crate::settings::{JournalId, STREAM_NAME_LIMIT_BYTES, Seq};
+
+/// How much is read at once when payloads are wanted: a few records of the usual size.
+const WINDOW_BYTES: usize = 512 << 10;
+/// How much is read at once when only heads are wanted: a page or two of small records, little waste for large ones.
+const HEADS_WINDOW_BYTES: usize = 16 << 10;
+/// What is read at once around a place that the disk cannot read: its usual unit of failure.
+const SECTOR_BYTES: usize = 4096;
+
+/// Where to walk.
+#[derive(Clone, Copy)]
+pub(crate) struct Extent {
+    /// A frame's start.
+    pub from: u64,
+    /// Nothing at or behind this is looked at.
+    pub end: u64,
+    /// A frame's sequence number is at least this…
+    pub min_seq: Seq,
+    /// …and below this: what an abandoned segment holds beyond it was written again in the next.
+    pub below_seq: Seq,
+}
+
+impl Extent {
+    pub(crate) fn whole(length: u64, first_seq: Seq, below_seq: Seq) -> Extent {
+        Extent {
+            from: SEGMENT_HEADER_BYTES as u64,
+            end: length,
+            min_seq: first_seq,
+            below_seq,
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// A record. With [`Bodies::Skip`] its body is neither read nor checked, and both slices are empty.
+    Record {
+        offset: u64,
+        head: Head,
+        stream: Bytes,
+        header: Bytes,
+        payload: Bytes,
+    },
+    /// Nothing usable from here to the next frame.
+    Damaged { offset: u64, bytes: u64 },
+    /// Behind the last record: by a seal, by zeros, or by the end of the file.
+    End { offset: u64, rest: Rest },
+}
+
+/// What lies behind the last record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rest {
+    Sealed,
+    Nothing,
+    /// Bytes that are no frame, with no frame behind them: a write that did not finish.
+    Torn {
+        bytes: u64,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bodies {
+    Check,
+    Skip,
+}
+
+pub(crate) struct Walk<'a> {
+    file: &'a dyn DiskFile,
+    id: JournalId,
+    extent: Extent,
+    bodies: Bodies,
+    window: Bytes,
+    window_at: u64,
+    /// Whether the disk failed to read somewhere; what it did not give counts as zeros.
+    pub unreadable: Option<io::ErrorKind>,
+}
+
+impl<'a> Walk<'a> {
+    pub(crate) fn new(file: &'a dyn DiskFile, id: JournalId, extent: Extent, bodies: Bodies) -> Walk<'a> {
+        Walk {
+            file,
+            id,
+            extent,
+            bodies,
+            window: Bytes::new(),
+            window_at: 0,
+            unreadable: None,
+        }
+    }
+
+    /// Where the next frame is looked for.
+    pub(crate) fn offset(&self) -> u64 {
+        self.extent.from
+    }
+
+    pub(crate) fn step(&mut self) -> Step {
+        let offset = self.extent.from;
+        let Some((head, stream)) = self.head_at(offset) else {
+            return self.resynchronise(offset);
+        };
+        if head.kind == Kind::Seal {
+            return Step::End {
+                offset,
+                rest: Rest::Sealed,
+            };
+        }
+        let frame_bytes = head.frame_bytes();
+        self.extent.from = offset + frame_bytes;
+        self.extent.min_seq = head.seq + 1;
+        if self.bodies == Bodies::Skip {
+            return Step::Record {
+                offset,
+                head,
+                stream,
+                header: Bytes::new(),
+                payload: Bytes::new(),
+            };
+        }
+        let start = HEAD_BYTES + stream.len();
+        let middle = start + head.header_bytes as usize;
+        let end = middle + head.payload_bytes as usize;
+        let frame = self.bytes_at(offset, end);
+        if frame.len() < end || body_crc(&frame[start..middle], &frame[middle..end]) != head.body_crc {
+            return Step::Damaged {
+                offset,
+                bytes: frame_bytes,
+            };
+        }
+        Step::Record {
+            offset,
+            head,
+            stream,
+            header: frame.slice(start..middle),
+            payload: frame.slice(middle..end),
+        }
+    }
+
+    /// A frame's head, if there is one here that may be here.
+    fn head_at(&mut self, offset: u64) -> Option<(Head, Bytes)> {
+        let bytes = self.bytes_at(offset, HEAD_BYTES + STREAM_NAME_LIMIT_BYTES);
+        let head = Head::decode(&self.id, &bytes)?;
+        let fits = offset + head.frame_bytes() <= self.extent.end;
+        let ours = match head.kind {
+            Kind::Record => head.seq >= self.extent.min_seq && head.seq < self.extent.below_seq,
+            Kind::Seal => head.seq >= self.extent.min_seq && head.seq <= self.extent.below_seq,
+        };
+        (fits && ours).then(|| {
+            (
+                head,
+                bytes.slice(HEAD_BYTES..HEAD_BYTES + usize::from(head.stream_bytes)),
+            )
+        })
+    }
+
+    /// Looks for the next frame behind a place that holds none.
+    fn resynchronise(&mut self, offset: u64) -> Step {
+        let mut at = offset;
+        let mut last_written = None;
+        while at < self.extent.end {
+            let window = self.bytes_at(at, WINDOW_BYTES);
+            if window.is_empty() {
+                break;
+            }
+            for start in (0..window.len()).step_by(ALIGN_BYTES as usize) {
+                let word = &window[start..window.len().min(start + ALIGN_BYTES as usize)];
+                if word.iter().all(|&byte| byte == 0) {
+                    continue;
+                }
+                let here = at + start as u64;
+                last_written = Some(here + word.len() as u64);
+                if here > offset && word.starts_with(&FRAME_MARKER) && self.head_at(here).is_some() {
+                    self.extent.from = here;
+                    return Step::Damaged {
+                        offset,
+                        bytes: here - offset,
+                    };
+                }
+            }
+            at += (window.len() as u64).next_multiple_of(ALIGN_BYTES);
+        }
+        let rest = match last_written {
+            Some(end) => Rest::Torn { bytes: end - offset },
+            None => Rest::Nothing,
+        };
+        Step::End { offset, rest }
+    }
+
+    /// Up to `wanted` bytes from `offset`, fewer where the extent or the file ends.
+    fn bytes_at(&mut self, offset: u64, wanted: usize) -> Bytes {
+        let wanted = (self.extent.end.saturating_sub(offset)).min(wanted as u64) as usize;
+        let within = offset
+            .checked_sub(self.window_at)
+            .filter(|&start| start + wanted as u64 <= self.window.len() as u64);
+        if let Some(start) = within {
+            return self.window.slice(start as usize..start as usize + wanted);
+        }
+        let size = match self.bodies {
+            Bodies::Check => WINDOW_BYTES,
+            Bodies::Skip => HEADS_WINDOW_BYTES,
+        };
+        let size = (self.extent.end - offset).min(size.max(wanted) as u64) as usize;
+        let mut buffer = vec![0; size];
+        let read = match self.file.read_at(&mut buffer, offset) {
+            Ok(read) => read,
+            Err(error) => {
+                self.unreadable = Some(error.kind());
+                self.read_around(&mut buffer, offset)
+            }
+        };
+        buffer.truncate(read);
+        self.window = Bytes::from(buffer);
+        self.window_at = offset;
+        self.window.slice(..wanted.min(self.window.len()))
+    }
+
+    /// Reads sector by sector what can be read, so that one bad sector costs one record.
+    fn read_around(&self, buffer: &mut [u8], offset: u64) -> usize {
+        let size = buffer.len();
+        let mut at = 0;
+        while at < size {
+            let sector_end = (offset + at as u64 + 1).next_multiple_of(SECTOR_BYTES as u64) - offset;
+            let piece = &mut buffer[at..size.min(sector_end as usize)];
+            match self.file.read_at(piece, offset + at as u64) {
+                Ok(read) if read < piece.len() => return at + read,
+                Ok(_) => {}
+                Err(_) => piece.fill(0),
+            }
+            at = sector_end as usize;
+        }
+        size
+    }
+}

@@ -1,0 +1,68 @@
+//! Panics as ERROR logs with their stack, in the span in which they happened, and as JSON like everything else on
+//! stdout.
+
+use std::any::Any;
+use std::backtrace::Backtrace;
+use std::borrow::Cow;
+use std::cell::Cell;
+
+use crate::telemetry::{Location, Telemetry};
+
+thread_local! {
+    /// Whether the hook has logged the panic that is unwinding on this thread.
+    static LOGGED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// `error.type` of a panic.
+pub const PANIC: &str = "panic";
+
+pub(crate) fn install() {
+    std::panic::set_hook(Box::new(|info| {
+        let message = text(info.payload());
+        // The location lives as long as the panic's info, the entry longer; panics are rare enough to copy it.
+        let (path, line) = info
+            .location()
+            .map_or((String::new(), 0), |at| (at.file().to_owned(), at.line()));
+        log(&message, path, line, Some(Backtrace::force_capture().to_string()));
+        LOGGED.set(true);
+    }));
+}
+
+/// Makes sure that a caught panic is in the logs; call it in the context of its span. Returns its message.
+pub fn caught(payload: &(dyn Any + Send)) -> String {
+    let message = text(payload);
+    if !LOGGED.replace(false) {
+        log(&message, String::new(), 0, None);
+    }
+    message
+}
+
+fn log(message: &str, path: String, line: u32, stack: Option<String>) {
+    let mut fields: crate::logs::Fields = vec![
+        (Cow::Borrowed("error.type"), PANIC.into()),
+        (Cow::Borrowed("error.message"), message.to_owned().into()),
+        (Cow::Borrowed("exception.class"), PANIC.into()),
+        (Cow::Borrowed("exception.message"), message.to_owned().into()),
+    ];
+    if line > 0 {
+        fields.push((Cow::Borrowed("exception.file"), path.into()));
+        fields.push((Cow::Borrowed("exception.line"), u64::from(line).into()));
+    }
+    if let Some(stack) = stack {
+        fields.push((Cow::Borrowed("exception.stack_trace"), stack.into()));
+    }
+    let here = Location {
+        logger: module_path!(),
+        path: file!(),
+        line: line!(),
+    };
+    Telemetry::global().log_failure(&here, format!("panic: {message}"), fields);
+}
+
+fn text(payload: &(dyn Any + Send)) -> String {
+    payload
+        .downcast_ref::<&'static str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a message".to_owned())
+}

@@ -1,0 +1,55 @@
+//! What a handler knows about its request and the layer around it does not: who the user is, which session it is.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use opentelemetry::Context;
+
+/// Whom a request is for, as the handlers found out.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Identity {
+    /// User id.
+    pub user_id: Option<String>,
+    /// `free`, `premium` or `enterprise`.
+    pub user_segment: Option<String>,
+    /// Session id.
+    pub session_id: Option<String>,
+    /// How long the session has lasted, in seconds.
+    pub session_seconds: Option<f64>,
+}
+
+/// The place in a request's context where its identity is collected.
+#[derive(Debug, Clone, Default)]
+pub struct RequestState(Arc<Mutex<Identity>>);
+
+impl RequestState {
+    /// What has been said so far.
+    pub fn identity(&self) -> Identity {
+        self.with(|identity| identity.clone())
+    }
+
+    fn with<T>(&self, change: impl FnOnce(&mut Identity) -> T) -> T {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn note(change: impl FnOnce(&mut Identity)) {
+    Context::map_current(|context| {
+        if let Some(state) = context.get::<RequestState>() {
+            state.with(change);
+        }
+    });
+}
+
+/// Says whose request is being handled: on its span as `user.id`, in its log line as `user`. Outside a request it does
+/// nothing.
+pub fn set_user(id: impl Into<String>, segment: Option<&str>) {
+    note(|identity| {
+        identity.user_id = Some(id.into());
+        identity.user_segment = segment.map(str::to_owned);
+    });
+}
+
+/// Says which session the current request belongs to: on its span as `session.id`, in its log line as `session`.
+pub fn set_session(id: impl Into<String>) {
+    note(|identity| identity.session_id = Some(id.into()));
+}

@@ -81,14 +81,7 @@ impl ReadAccess {
             .map(|(_, token)| token.trim());
         // Every token is compared, so that the time does not tell which one came close.
         match given {
-            Some(given)
-                if self
-                    .tokens
-                    .iter()
-                    .fold(false, |ok, t| ok | t.matches(given)) =>
-            {
-                Ok(())
-            }
+            Some(given) if self.tokens.iter().fold(false, |ok, t| ok | t.matches(given)) => Ok(()),
             _ => Err(Refusal::Token),
         }
     }
@@ -115,10 +108,7 @@ impl ReadAccess {
         name.parse::<IpAddr>().is_ok()
             || name.eq_ignore_ascii_case("localhost")
             || name.to_ascii_lowercase().ends_with(".localhost")
-            || self
-                .hosts
-                .iter()
-                .any(|ours| ours.eq_ignore_ascii_case(name))
+            || self.hosts.iter().any(|ours| ours.eq_ignore_ascii_case(name))
     }
 }
 
@@ -142,10 +132,7 @@ impl Refusal {
         let mut response = http::Response::new(full_body(format!("{{\"error\":\"{text}\"}}\n")));
         *response.status_mut() = status;
         let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/json"),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if self == Refusal::Token {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
@@ -177,11 +164,7 @@ mod tests {
             ("db.internal:1", access(&[], false, &[]), false),
         ];
         for (address, access, want) in cases {
-            assert_eq!(
-                access.may_open(&address.parse().unwrap()),
-                want,
-                "{address} {access:?}"
-            );
+            assert_eq!(access.may_open(&address.parse().unwrap()), want, "{address} {access:?}");
         }
     }
 
@@ -197,48 +180,26 @@ mod tests {
             (&plain, Some("ui.localhost:1"), None, Ok(())),
             (&plain, None, None, Ok(())),
             (&plain, Some("evil.example"), None, Err(Refusal::Host)),
-            (
-                &plain,
-                Some("127.0.0.1.evil.example"),
-                None,
-                Err(Refusal::Host),
-            ),
+            (&plain, Some("127.0.0.1.evil.example"), None, Err(Refusal::Host)),
             (&named, Some("trackline.internal:1"), None, Ok(())),
             (&named, Some("evil.example"), None, Err(Refusal::Host)),
             (&token, Some("any.example"), Some("Bearer s3cret"), Ok(())),
             (&token, Some("any.example"), Some("bearer other"), Ok(())),
-            (
-                &token,
-                Some("any.example"),
-                Some("Bearer s3cre"),
-                Err(Refusal::Token),
-            ),
+            (&token, Some("any.example"), Some("Bearer s3cre"), Err(Refusal::Token)),
             (
                 &token,
                 Some("any.example"),
                 Some("Bearer s3crets3cret"),
                 Err(Refusal::Token),
             ),
-            (
-                &token,
-                Some("any.example"),
-                Some("Bearer "),
-                Err(Refusal::Token),
-            ),
-            (
-                &token,
-                Some("any.example"),
-                Some("Basic s3cret"),
-                Err(Refusal::Token),
-            ),
+            (&token, Some("any.example"), Some("Bearer "), Err(Refusal::Token)),
+            (&token, Some("any.example"), Some("Basic s3cret"), Err(Refusal::Token)),
             (&token, Some("any.example"), None, Err(Refusal::Token)),
         ];
         for (access, host, auth, want) in cases {
             let mut request = http::Request::new(());
             if let Some(host) = host {
-                request
-                    .headers_mut()
-                    .insert(header::HOST, host.parse().unwrap());
+                request.headers_mut().insert(header::HOST, host.parse().unwrap());
             }
             if let Some(auth) = auth {
                 request

@@ -88,14 +88,7 @@ pub(crate) async fn serve(
             .keep_alive_interval(bounds::HTTP2_PING_INTERVAL)
             .keep_alive_timeout(bounds::HTTP2_PING_TIMEOUT)
             .serve_connection(io, service);
-        watch_over(
-            connection,
-            |c| c.graceful_shutdown(),
-            &activity,
-            false,
-            closing,
-        )
-        .await
+        watch_over(connection, |c| c.graceful_shutdown(), &activity, false, closing).await
     } else {
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
@@ -105,14 +98,7 @@ pub(crate) async fn serve(
             .max_header_size(bounds::MAX_HEADER_BYTES)
             .max_buf_size(bounds::HTTP1_BUFFER_BYTES)
             .serve_connection(io, service);
-        watch_over(
-            connection,
-            |c| c.graceful_shutdown(),
-            &activity,
-            true,
-            closing,
-        )
-        .await
+        watch_over(connection, |c| c.graceful_shutdown(), &activity, true, closing).await
     };
     if let Err(error) = result {
         debug!(%peer, %error, "connection ended early");
@@ -165,10 +151,7 @@ impl http_body::Body for Counted {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         Pin::new(&mut self.get_mut().body).poll_frame(cx)
     }
 

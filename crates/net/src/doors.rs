@@ -74,8 +74,7 @@ impl Doors {
         mount: Mount,
         settings: DoorSettings,
     ) -> Result<(), Collision> {
-        let same =
-            |door: &&mut Door| door.address == *address && (address.port() != 0 || door.who == who);
+        let same = |door: &&mut Door| door.address == *address && (address.port() != 0 || door.who == who);
         if let Some(door) = self.doors.iter_mut().find(same) {
             return door.add(who, mount, settings);
         }

@@ -19,9 +19,7 @@ enum Host {
 
 /// Why a text is not an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "`{text}` is not an address to listen on: {why}; write it as host:port, for example 127.0.0.1:4317"
-)]
+#[error("`{text}` is not an address to listen on: {why}; write it as host:port, for example 127.0.0.1:4317")]
 pub struct BadEndpoint {
     /// The text as it was given.
     pub text: String,
@@ -103,9 +101,7 @@ impl Endpoint {
 
     /// Whether a listener on `self` and one on `other` would fight over the same socket address.
     pub(crate) fn overlaps(&self, other: &Self) -> bool {
-        self.port != 0
-            && self.port == other.port
-            && (self == other || self.is_wildcard() || other.is_wildcard())
+        self.port != 0 && self.port == other.port && (self == other || self.is_wildcard() || other.is_wildcard())
     }
 
     /// The address to bind. `localhost` is 127.0.0.1 without asking anyone; of other names the first IPv4 address wins,
@@ -118,9 +114,7 @@ impl Endpoint {
             }
             Host::Name(name) => name,
         };
-        let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), self.port))
-            .await?
-            .collect();
+        let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), self.port)).await?.collect();
         found
             .iter()
             .find(|a| a.is_ipv4())
@@ -143,12 +137,7 @@ mod tests {
             ("[::1]:4317", "[::1]:4317", true, false),
             ("[::]:4317", "[::]:4317", false, true),
             ("LocalHost:80", "localhost:80", true, false),
-            (
-                "collector.internal:80",
-                "collector.internal:80",
-                false,
-                false,
-            ),
+            ("collector.internal:80", "collector.internal:80", false, false),
         ];
         for (text, shown, loopback, wildcard) in cases {
             let endpoint: Endpoint = text.parse().unwrap();
@@ -164,10 +153,7 @@ mod tests {
             ("4317", "it has no port"),
             ("localhost", "it has no port"),
             ("localhost:", "the port is not a number from 0 to 65535"),
-            (
-                "localhost:65536",
-                "the port is not a number from 0 to 65535",
-            ),
+            ("localhost:65536", "the port is not a number from 0 to 65535"),
             ("http://localhost:4318", "it has a scheme"),
             ("::1:4317", "an IPv6 address needs brackets"),
             ("[::g]:1", "the brackets do not hold an IPv6 address"),

@@ -83,10 +83,9 @@ pub fn write_status(headers: &mut HeaderMap, code: Code, message: &str) {
 pub fn status_only(code: Code, message: &str) -> Response {
     let mut response = HttpResponse::new(empty_body());
     *response.status_mut() = StatusCode::OK;
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/grpc"),
-    );
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     write_status(response.headers_mut(), code, message);
     response
 }

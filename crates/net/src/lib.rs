@@ -29,7 +29,6 @@ pub use doors::{Doors, Open, OpenError};
 pub use endpoint::{BadEndpoint, Endpoint};
 pub use routes::{At, Collision, DoorSettings, Mount};
 pub use service::{
-    Body, BoxError, Handler, Peer, Request, Response, Service, empty_body, from_tower, full_body,
-    handler_fn,
+    Body, BoxError, Handler, Peer, Request, Response, Service, empty_body, from_tower, full_body, handler_fn,
 };
 pub use tls::{TlsError, TlsFiles};

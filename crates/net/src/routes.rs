@@ -68,9 +68,7 @@ pub struct DoorSettings {
 #[derive(Debug, thiserror::Error)]
 pub enum Collision {
     /// Both want the same path of the same door.
-    #[error(
-        "{second} and {first} both want {at} on {address}; give one of them another address or path"
-    )]
+    #[error("{second} and {first} both want {at} on {address}; give one of them another address or path")]
     Path {
         address: Endpoint,
         at: String,
@@ -88,9 +86,7 @@ pub enum Collision {
         second_address: String,
     },
     /// One wants TLS and the other not, or with another certificate.
-    #[error(
-        "{second} and {first} share {address} but ask for different TLS; give one of them another address"
-    )]
+    #[error("{second} and {first} share {address} but ask for different TLS; give one of them another address")]
     Tls {
         address: Endpoint,
         first: String,
@@ -143,12 +139,7 @@ impl Door {
         }
     }
 
-    pub(crate) fn add(
-        &mut self,
-        who: &str,
-        mount: Mount,
-        settings: DoorSettings,
-    ) -> Result<(), Collision> {
+    pub(crate) fn add(&mut self, who: &str, mount: Mount, settings: DoorSettings) -> Result<(), Collision> {
         if self.tls != settings.tls {
             return Err(Collision::Tls {
                 address: self.address.clone(),
@@ -176,10 +167,7 @@ impl Door {
                 let what = at.to_string();
                 (self.routes.claim_http(at, route), what)
             }
-            Mount::Grpc { name, .. } => (
-                self.routes.claim_grpc(name, route),
-                format!("the gRPC service {name}"),
-            ),
+            Mount::Grpc { name, .. } => (self.routes.claim_grpc(name, route), format!("the gRPC service {name}")),
         };
         if let Some(first) = taken {
             return Err(Collision::Path {
@@ -281,20 +269,14 @@ impl Routes {
                 &format!("no gRPC service on this port answers {path}"),
             );
         }
-        let only_grpc = !self.grpc.is_empty()
-            && self.exact.is_empty()
-            && self.below.is_empty()
-            && self.rest.is_none();
+        let only_grpc = !self.grpc.is_empty() && self.exact.is_empty() && self.below.is_empty() && self.rest.is_none();
         let (status, text) = if only_grpc {
             (
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "this port speaks gRPC (content-type application/grpc); OTLP over HTTP has its own port, 4318 by default\n".to_owned(),
             )
         } else {
-            (
-                StatusCode::NOT_FOUND,
-                format!("nothing on this port answers {path}\n"),
-            )
+            (StatusCode::NOT_FOUND, format!("nothing on this port answers {path}\n"))
         };
         let mut response = http::Response::new(full_body(text));
         *response.status_mut() = status;

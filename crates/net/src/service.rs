@@ -56,11 +56,7 @@ struct FromTower<S>(S);
 
 impl<S, B> Handler for FromTower<S>
 where
-    S: TowerService<Request, Response = http::Response<B>, Error = Infallible>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
+    S: TowerService<Request, Response = http::Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send,
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
@@ -79,11 +75,7 @@ where
 /// A handler from a tower service or an `axum::Router`.
 pub fn from_tower<S, B>(service: S) -> Service
 where
-    S: TowerService<Request, Response = http::Response<B>, Error = Infallible>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
+    S: TowerService<Request, Response = http::Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send,
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
@@ -100,7 +92,5 @@ pub fn full_body(bytes: impl Into<Bytes>) -> Body {
 
 /// A body of nothing.
 pub fn empty_body() -> Body {
-    Empty::new()
-        .map_err(|never: Infallible| match never {})
-        .boxed_unsync()
+    Empty::new().map_err(|never: Infallible| match never {}).boxed_unsync()
 }

@@ -118,10 +118,7 @@ pub(crate) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 impl Stream {
     /// Reads until it is clear whether the peer speaks HTTP/2. `None`: it left before saying anything.
-    pub(crate) async fn sniff(
-        mut transport: Transport,
-        activity: Arc<Activity>,
-    ) -> io::Result<Option<(Self, bool)>> {
+    pub(crate) async fn sniff(mut transport: Transport, activity: Arc<Activity>) -> io::Result<Option<(Self, bool)>> {
         use tokio::io::AsyncReadExt;
         let mut first = [0; PREFACE.len()];
         let mut len = 0;
@@ -149,11 +146,7 @@ impl Stream {
 }
 
 impl AsyncRead for Transport {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Transport::Plain(s) => Pin::new(s).poll_read(cx, buf),
             Transport::Tls(s) => Pin::new(s.as_mut()).poll_read(cx, buf),
@@ -162,11 +155,7 @@ impl AsyncRead for Transport {
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.first_at < this.first_len {
             let n = buf.remaining().min(this.first_len - this.first_at);
@@ -201,11 +190,7 @@ impl Stream {
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = match &mut self.transport {
             Transport::Plain(s) => Pin::new(s).poll_write(cx, buf),
             Transport::Tls(s) => Pin::new(s.as_mut()).poll_write(cx, buf),
@@ -275,9 +260,7 @@ mod tests {
         });
         check(head, bounds::HEADER_READ_TIMEOUT + second, false, waits);
         check(head, bounds::HEADER_READ_TIMEOUT - second, true, waits);
-        check(idle, bounds::IDLE_TIMEOUT + second, true, |v| {
-            *v == Verdict::Idle
-        });
+        check(idle, bounds::IDLE_TIMEOUT + second, true, |v| *v == Verdict::Idle);
         check(idle, bounds::IDLE_TIMEOUT - second, true, waits);
         check(write, bounds::WRITE_STALL_TIMEOUT + second, false, |v| {
             *v == Verdict::Stalled

@@ -1,0 +1,281 @@
+//! The one way in, whatever the transport: inflate, make canonical, hand to the pipeline, wait for its word.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use model::canonical::{Canonical, canonicalize};
+use model::{Batch, Meta, Signal, Wire};
+use pipeline::{AckFuture, Intake, Lease, Outcome, Reason};
+use tokio::sync::Semaphore;
+
+use super::answer::{Accepted, Kind, Refusal};
+use super::body::ReadError;
+use crate::inflate::{Coding, InflateError, inflate};
+
+/// A request that inflates to more than this many bytes is worked on by a thread of its own: half a millisecond of work may
+/// delay the sockets of this thread, more may not.
+const INLINE_BYTES: usize = 1024 * 1024;
+
+/// What a sender waits before it tries again when memory is short; the requests in flight are answered well within it.
+const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// How the request is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    Protobuf,
+    Json,
+}
+
+/// A request whose body has arrived.
+pub(super) struct Arrived {
+    pub(super) signal: Signal,
+    pub(super) format: Format,
+    pub(super) coding: Coding,
+    pub(super) body: Bytes,
+    /// The memory it holds.
+    pub(super) lease: Lease,
+    pub(super) peer: Option<SocketAddr>,
+    /// Bytes it may inflate to.
+    pub(super) limit: usize,
+}
+
+/// What the receiver itself did to requests, beside what the ledger counts.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Texts that were not UTF-8 and had their bad bytes replaced.
+    pub repaired_text: AtomicU64,
+    /// Ids of the wrong length removed from items that are whole without them.
+    pub repaired_ids: AtomicU64,
+    /// Requests that were legal but not canonical, and were encoded anew.
+    pub rewritten: AtomicU64,
+}
+
+/// What both transports of one receiver share.
+pub(super) struct Core {
+    pub(super) intake: Intake,
+    pub(super) counters: Arc<Counters>,
+    /// Time a body may take before its pace is asked about.
+    pub(super) patience: Duration,
+    /// One permit per core: more threads would only take turns.
+    workers: Arc<Semaphore>,
+}
+
+impl Core {
+    pub(super) fn new(intake: Intake, patience: Duration) -> Arc<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Arc::new(Self {
+            intake,
+            counters: Arc::default(),
+            patience,
+            workers: Arc::new(Semaphore::new(cores)),
+        })
+    }
+
+    /// Whether the signal is taken at all; asked before a body is read.
+    pub(super) fn check_signal(&self, signal: Signal) -> Result<(), Refusal> {
+        if self.intake.takes(signal) {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            Kind::NoPipeline,
+            format!(
+                "no pipeline takes {signal} from the receiver {}",
+                self.intake.receiver()
+            ),
+        ))
+    }
+
+    /// Writes a refusal into the books. Nobody knows how many items a request holds that was not read; it counts as one.
+    pub(super) fn count(&self, signal: Signal, refusal: &Refusal) {
+        if refusal.counted {
+            return;
+        }
+        match refusal.reason() {
+            (reason, true) => self.intake.refused(signal, 1, reason),
+            (reason, false) => self.intake.rejected(signal, 1, reason),
+        }
+    }
+
+    /// Takes a request in and waits until the pipeline said what became of it.
+    pub(super) async fn admit(self: &Arc<Self>, arrived: Arrived) -> Result<Accepted, Refusal> {
+        let taken = if arrived.coding.expected_len(&arrived.body) <= INLINE_BYTES {
+            self.take_in(arrived, INLINE_BYTES)
+        } else {
+            Taken::TooLong(Box::new(arrived))
+        };
+        let taken = match taken {
+            Taken::TooLong(arrived) => {
+                let core = Arc::clone(self);
+                // The semaphore is never closed, and the work does not panic; either would be "lost, send again".
+                let Ok(permit) = Arc::clone(&self.workers).acquire_owned().await else {
+                    return Err(Refusal::later(Reason::Lost, BUSY_RETRY_AFTER));
+                };
+                let limit = arrived.limit;
+                let work = tokio::task::spawn_blocking(move || {
+                    let taken = core.take_in(*arrived, limit);
+                    drop(permit);
+                    taken
+                });
+                work.await
+                    .unwrap_or_else(|_| Taken::Refused(Refusal::later(Reason::Lost, BUSY_RETRY_AFTER)))
+            }
+            taken => taken,
+        };
+        match taken {
+            Taken::Refused(refusal) => Err(refusal),
+            Taken::Nothing(accepted) => Ok(accepted),
+            Taken::Pushed(accepted, outcome) => settle(accepted, outcome.await),
+            // The second pass has the request's own limit, beyond which there is only refusal.
+            Taken::TooLong(arrived) => Err(too_large(arrived.limit)),
+        }
+    }
+
+    /// The work on the CPU. It gives the request back where it turns out longer than `patience` bytes.
+    fn take_in(&self, mut arrived: Arrived, patience: usize) -> Taken {
+        let limit = arrived.limit.min(patience);
+        let inflated = match arrived.coding {
+            Coding::Identity if arrived.body.len() <= limit => arrived.body.clone(),
+            Coding::Identity => return Taken::Refused(too_large(arrived.limit)),
+            coding => match inflate(coding, &arrived.body, limit, &mut arrived.lease) {
+                Ok(inflated) => Bytes::from(inflated),
+                Err(InflateError::TooLarge) if limit < arrived.limit => {
+                    return Taken::TooLong(Box::new(arrived));
+                }
+                Err(error) => return Taken::Refused(inflate_refusal(error, arrived.limit)),
+            },
+        };
+        let payload = match arrived.format {
+            Format::Protobuf => inflated,
+            Format::Json => match from_json(arrived.signal, &inflated, &mut arrived.lease) {
+                Ok(payload) => payload,
+                Err(refusal) => return Taken::Refused(refusal),
+            },
+        };
+        let canonical = match canonicalize(arrived.signal, payload) {
+            Ok(canonical) => canonical,
+            Err(malformed) => {
+                let message = format!("the {} request does not decode: {malformed}", arrived.signal);
+                return Taken::Refused(Refusal::new(Kind::Malformed, message));
+            }
+        };
+        let accepted = self.note(arrived.signal, &canonical);
+        if canonical.items == 0 {
+            return Taken::Nothing(accepted);
+        }
+        let wire = match arrived.format {
+            Format::Protobuf => arrived.coding.wire().map(|compression| Wire {
+                compression,
+                bytes: arrived.body,
+            }),
+            Format::Json => None,
+        };
+        let meta = Meta {
+            received_at_unix_nano: now_unix_nano(),
+            receiver: Arc::clone(self.intake.receiver()),
+            peer: arrived.peer,
+            headers: Vec::new(),
+            source_offset: None,
+        };
+        let batch = Batch::from_canonical(arrived.signal, canonical, wire, Arc::new(meta));
+        Taken::Pushed(accepted, self.intake.push_held(batch, Some(arrived.lease)))
+    }
+
+    /// Counts what the walk removed and repaired, and says it in the sender's terms.
+    fn note(&self, signal: Signal, canonical: &Canonical) -> Accepted {
+        let counters = &self.counters;
+        let add = |counter: &AtomicU64, n: u32| counter.fetch_add(u64::from(n), Ordering::Relaxed);
+        if canonical.rewritten {
+            add(&counters.rewritten, 1);
+            add(&counters.repaired_text, canonical.repaired_text);
+            add(&counters.repaired_ids, canonical.repaired_ids);
+        }
+        let mut accepted = Accepted::default();
+        for (reason, items) in &canonical.rejected {
+            self.intake.rejected(signal, u64::from(*items), Reason::BadId);
+            accepted.add(u64::from(*items), &format!("{items} × {}", reason.message()));
+        }
+        accepted
+    }
+}
+
+/// How far a request got.
+enum Taken {
+    /// The pipeline has it.
+    Pushed(Accepted, AckFuture),
+    /// There was nothing (left) to hand on.
+    Nothing(Accepted),
+    Refused(Refusal),
+    /// More work than this thread may do.
+    TooLong(Box<Arrived>),
+}
+
+impl Accepted {
+    fn add(&mut self, items: u64, why: &str) {
+        self.rejected += items;
+        if !self.message.is_empty() {
+            self.message.push_str("; ");
+        }
+        self.message.push_str(why);
+    }
+}
+
+fn settle(mut accepted: Accepted, outcome: Outcome) -> Result<Accepted, Refusal> {
+    match outcome {
+        Outcome::Delivered => Ok(accepted),
+        Outcome::Rejected { reason, items } => {
+            accepted.add(u64::from(items), &reason.message);
+            Ok(accepted)
+        }
+        Outcome::Retry { after, reason } => Err(Refusal {
+            counted: true,
+            ..Refusal::later(reason, after)
+        }),
+    }
+}
+
+/// OTLP/JSON is refused until its decoder is there.
+fn from_json(_signal: Signal, _text: &[u8], _lease: &mut Lease) -> Result<Bytes, Refusal> {
+    Err(Refusal::new(
+        Kind::MediaType,
+        "OTLP/JSON is not taken yet; send application/x-protobuf",
+    ))
+}
+
+pub(super) fn too_large(limit: usize) -> Refusal {
+    Refusal::new(
+        Kind::TooLarge,
+        format!(
+            "the request is larger than {limit} bytes, compressed or inflated; send smaller batches or raise the receiver's limit"
+        ),
+    )
+}
+
+fn inflate_refusal(error: InflateError, limit: usize) -> Refusal {
+    match error {
+        InflateError::TooLarge => too_large(limit),
+        InflateError::NoMemory => Refusal::later(Reason::MemoryLimit, BUSY_RETRY_AFTER),
+        InflateError::Malformed(what) => Refusal::new(Kind::Malformed, format!("the body does not decompress: {what}")),
+    }
+}
+
+pub(super) fn read_refusal(error: ReadError, limit: usize) -> Refusal {
+    match error {
+        ReadError::TooLarge => too_large(limit),
+        ReadError::NoMemory => Refusal::later(Reason::MemoryLimit, BUSY_RETRY_AFTER),
+        ReadError::Stalled => Refusal::new(Kind::Stalled, "the body arrives too slowly"),
+        ReadError::Gone => Refusal::new(Kind::Gone, "the sender left before the body was complete"),
+        ReadError::Extra => Refusal::new(
+            Kind::Protocol,
+            "more bytes than the one message that an export request is",
+        ),
+    }
+}
+
+fn now_unix_nano() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,215 @@
+//! Reading a body: memory is reserved as bytes arrive, never on the strength of an announcement, and arriving has a pace.
+//!
+//! A hundred clients that each announce 64 MiB and then say nothing cost a hundred idle connections and no buffer.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::Body;
+use hyper::body::Incoming;
+use pipeline::{Budget, Lease};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// Smallest buffer of a body that comes in several pieces, in bytes: one HTTP/2 frame of the default size.
+const FIRST_BUFFER_BYTES: usize = 16 * 1024;
+
+/// How far a buffer may run ahead of what has arrived, as a factor, where the whole length was announced.
+const AHEAD: usize = 4;
+
+/// Time a body may take before its pace is asked about.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The slowest sender we wait for, in bytes per second: a bad mobile link.
+const MIN_BYTES_PER_SECOND: u64 = 16 * 1024;
+
+/// Bytes of a refused body that are read and thrown away so that the sender gets to read our answer: closing at once would
+/// reset the connection under it.
+const DISCARD_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Time that throwing away may take.
+const DISCARD_TIME: Duration = Duration::from_secs(5);
+
+/// Bytes before a gRPC message: the flag and the length.
+pub(super) const GRPC_PREFIX_BYTES: usize = 5;
+
+/// Why there is no body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ReadError {
+    /// It is, or says it is, larger than the limit.
+    TooLarge,
+    /// The memory budget has no room.
+    NoMemory,
+    /// It arrives too slowly.
+    Stalled,
+    /// The sender left, or broke the rules of HTTP.
+    Gone,
+    /// More than one gRPC message.
+    Extra,
+}
+
+/// What tells how long the body will be.
+#[derive(Clone, Copy)]
+pub(super) enum Length {
+    /// HTTP: `content-length`, if there was one.
+    Header(Option<u64>),
+    /// gRPC: the five bytes in front of the message.
+    GrpcPrefix,
+}
+
+/// Reads a whole body of at most `limit` bytes (for gRPC: of message).
+pub(super) async fn read(
+    body: &mut Incoming,
+    length: Length,
+    limit: usize,
+    budget: &Budget,
+    patience: Duration,
+) -> Result<(Bytes, Lease), ReadError> {
+    let (mut whole, limit) = match length {
+        Length::Header(announced) => (announced, limit),
+        Length::GrpcPrefix => (None, limit + GRPC_PREFIX_BYTES),
+    };
+    if whole.is_some_and(|n| n > limit as u64) {
+        return Err(ReadError::TooLarge);
+    }
+    let mut lease = budget.try_reserve(0).ok_or(ReadError::NoMemory)?;
+    let mut buffer = Vec::new();
+    let mut pace = Pace::new(patience);
+    while let Some(data) = pace.next(body).await? {
+        let arrived = buffer.len() + data.len();
+        if arrived > limit {
+            return Err(ReadError::TooLarge);
+        }
+        if matches!(length, Length::GrpcPrefix) && whole.is_none() && arrived >= GRPC_PREFIX_BYTES {
+            let announced = announced_by_prefix(&buffer, &data);
+            if announced > limit as u64 {
+                return Err(ReadError::TooLarge);
+            }
+            whole = Some(announced);
+        }
+        if matches!(length, Length::GrpcPrefix) && whole.is_some_and(|n| arrived as u64 > n) {
+            return Err(ReadError::Extra);
+        }
+        pace.arrived = arrived as u64;
+        let complete = whole == Some(arrived as u64);
+        if complete && buffer.is_empty() {
+            // It came in one piece, which needs no copy.
+            if !lease.grow(data.len() as u64) {
+                return Err(ReadError::NoMemory);
+            }
+            finish(body, &mut pace, length).await?;
+            return Ok((data, lease));
+        }
+        if arrived > buffer.capacity() {
+            let capacity = match whole {
+                Some(whole) => (arrived * AHEAD).max(FIRST_BUFFER_BYTES).min(whole as usize),
+                None => (arrived * 2).max(FIRST_BUFFER_BYTES).min(limit),
+            };
+            if !lease.grow(capacity as u64 - lease.bytes()) {
+                return Err(ReadError::NoMemory);
+            }
+            buffer.reserve_exact(capacity - buffer.len());
+        }
+        buffer.extend_from_slice(&data);
+        if complete {
+            finish(body, &mut pace, length).await?;
+            break;
+        }
+    }
+    Ok((buffer.into(), lease))
+}
+
+/// After the last byte only the end may come. HTTP's own length has been kept to by hyper; a gRPC sender could go on.
+async fn finish(body: &mut Incoming, pace: &mut Pace, length: Length) -> Result<(), ReadError> {
+    if matches!(length, Length::Header(_)) || body.is_end_stream() {
+        return Ok(());
+    }
+    while let Some(data) = pace.next(body).await? {
+        if !data.is_empty() {
+            return Err(ReadError::Extra);
+        }
+    }
+    Ok(())
+}
+
+/// The length that the first five bytes, spread over two pieces, announce for the whole body.
+fn announced_by_prefix(buffer: &[u8], data: &[u8]) -> u64 {
+    let mut prefix = [0; GRPC_PREFIX_BYTES];
+    for (to, from) in prefix.iter_mut().zip(buffer.iter().chain(data)) {
+        *to = *from;
+    }
+    let [_, a, b, c, d] = prefix;
+    GRPC_PREFIX_BYTES as u64 + u64::from(u32::from_be_bytes([a, b, c, d]))
+}
+
+/// Waits for the pieces of a body, as long as they keep coming.
+struct Pace {
+    began: Instant,
+    patience: Duration,
+    arrived: u64,
+    /// Made only when a piece is not there yet: most bodies come without a pause.
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+impl Pace {
+    fn new(patience: Duration) -> Self {
+        Self {
+            began: Instant::now(),
+            patience,
+            arrived: 0,
+            alarm: None,
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        self.began + self.patience + Duration::from_millis(self.arrived * 1000 / MIN_BYTES_PER_SECOND)
+    }
+
+    /// The next piece of data; `None` at the end.
+    async fn next(&mut self, body: &mut Incoming) -> Result<Option<Bytes>, ReadError> {
+        poll_fn(|cx| {
+            loop {
+                match Pin::new(&mut *body).poll_frame(cx) {
+                    Poll::Ready(None) => return Poll::Ready(Ok(None)),
+                    Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(ReadError::Gone)),
+                    Poll::Ready(Some(Ok(frame))) => {
+                        if let Ok(data) = frame.into_data() {
+                            return Poll::Ready(Ok(Some(data)));
+                        }
+                    }
+                    Poll::Pending => {
+                        let deadline = self.deadline();
+                        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+                        if alarm.deadline() < deadline {
+                            alarm.as_mut().reset(deadline);
+                        }
+                        return alarm.as_mut().poll(cx).map(|()| Err(ReadError::Stalled));
+                    }
+                }
+            }
+        })
+        .await
+    }
+}
+
+/// Reads on, within bounds, what nobody will look at.
+pub(super) fn discard(mut body: Incoming) {
+    if body.is_end_stream() {
+        return;
+    }
+    tokio::spawn(async move {
+        let all = async {
+            let mut left = DISCARD_BYTES;
+            while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+                let read = frame.data_ref().map_or(0, Bytes::len) as u64;
+                left = left.saturating_sub(read);
+                if left == 0 {
+                    break;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(DISCARD_TIME, pin!(all)).await;
+    });
+}

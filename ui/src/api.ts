@@ -20,6 +20,7 @@ export type Span = {
   status_message: string;
   depth: number;
   orphan: boolean;
+  /** Added to the span's times it puts the span where its parent's clock allows it; 0 where the clocks agree. */
   skew_ns: number;
   attributes?: Attributes;
   resource?: number | Attributes;
@@ -71,7 +72,8 @@ export type AiCall = {
   provider: string;
   input_tokens: number;
   output_tokens: number;
-  cost_usd: number;
+  /** Null where the service did not say. */
+  cost_usd: number | null;
   duration_ns: number;
   error: string | null;
 };
@@ -84,7 +86,7 @@ export type Story = {
   logs: LogLine[];
   errors: Failure[];
   ai: { calls: AiCall[]; input_tokens: number; output_tokens: number; cost_usd: number } | null;
-  rows: { source: string; table: string; columns: string[]; rows: Json[][] }[];
+  rows: { source: string; table: string; columns: string[]; rows: Json[][]; cut?: boolean }[];
   rows_error: string | null;
   more: { spans_cut: number; logs_cut: number };
 };
@@ -117,11 +119,22 @@ async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
     if (signal?.aborted) throw e;
     throw new ApiError(0, 'The server did not answer.', 'Is `trackline serve` still running? The page tries again by itself.');
   }
-  if (response.ok) return (await response.json()) as T;
   const text = await response.text();
+  if (response.ok) return parse<T>(text);
   let said: { error?: string; hint?: string } = {};
   try { said = JSON.parse(text) as typeof said; } catch { /* a proxy's page is no JSON; the status says enough */ }
   throw new ApiError(response.status, said.error ?? `The server answered ${response.status}.`, said.hint ?? '');
+}
+
+/** An integer with so many digits may not fit a double. */
+const LONG_INTEGER = /[:[,]\s*-?\d{16,}\s*[,\]}]/;
+
+/** Attribute values of 64 bits keep their digits: what a double cannot hold becomes a string, where the browser lets us see the source. */
+function parse<T>(text: string): T {
+  if (!LONG_INTEGER.test(text)) return JSON.parse(text) as T;
+  const exact = (_: string, value: unknown, context?: { source?: string }) =>
+    typeof value === 'number' && Number.isInteger(value) && !Number.isSafeInteger(value) && context?.source ? context.source : value;
+  return JSON.parse(text, exact as (key: string, value: unknown) => unknown) as T;
 }
 
 export const tracking = (id: string, signal?: AbortSignal) =>

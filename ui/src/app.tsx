@@ -1,7 +1,7 @@
 /** The frame around every view: brand, search box, theme, help; and the keys that work everywhere. */
 import { useEffect, useRef, useState } from 'preact/hooks';
 import { Help } from './help.tsx';
-import { Home } from './home/home.tsx';
+import { RecentPage } from './recent/page.tsx';
 import { Icon } from './icon.tsx';
 import { isTyping } from './keys.ts';
 import { here, usePlace } from './route.ts';
@@ -44,7 +44,7 @@ export function App() {
         </div>
       </header>
       <main id="main" tabIndex={-1}>
-        {trace ? <TracePage key={trace[1]} asked={decode(trace[1]!)} /> : home ? <Home /> : <Lost />}
+        {trace ? <TracePage key={trace[1]} asked={decode(trace[1]!)} /> : home ? <RecentPage /> : <Lost />}
       </main>
       {help && <Help onClose={() => setHelp(false)} />}
     </>

@@ -20,7 +20,7 @@ const NO_ID = '0'.repeat(32);
 
 /** The id in `text`, or null when no known form fits. */
 export function parseId(text: string): Parsed | null {
-  const trimmed = text.trim().replace(/^["']|["',;]$/g, '');
+  const trimmed = text.replace(/^[\s"']+|[\s"',;]+$/g, '');
   const direct = parseBare(trimmed);
   if (direct) return direct;
   const header = HEADER.exec(trimmed);

@@ -5,7 +5,7 @@ import { followLinks } from './route.ts';
 import { apply } from './theme.ts';
 import './style/tokens.css';
 import './style/base.css';
-import './style/home.css';
+import './style/recent.css';
 import './style/trace.css';
 
 apply();

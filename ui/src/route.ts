@@ -4,16 +4,19 @@
  */
 import { useEffect, useState } from 'preact/hooks';
 
-export type Place = { path: string; query: URLSearchParams };
+/** `moves` counts moves (links, back, forward), not adjustments: what follows the address must not follow its own writing. */
+export type Place = { path: string; query: URLSearchParams; moves: number };
 
 const listeners = new Set<() => void>();
+let moves = 0;
 
 export function here(): Place {
-  return { path: location.pathname, query: new URLSearchParams(location.search) };
+  return { path: location.pathname, query: new URLSearchParams(location.search), moves };
 }
 
 export function go(url: string): void {
   if (url !== location.pathname + location.search) history.pushState(null, '', url);
+  moves++;
   for (const f of listeners) f();
 }
 
@@ -45,14 +48,15 @@ export function usePlace(): Place {
   useEffect(() => {
     const update = () => set(here());
     listeners.add(update);
-    addEventListener('popstate', update);
-    return () => {
-      listeners.delete(update);
-      removeEventListener('popstate', update);
-    };
+    return () => void listeners.delete(update);
   }, []);
   return place;
 }
+
+addEventListener('popstate', () => {
+  moves++;
+  for (const f of listeners) f();
+});
 
 /** Plain clicks on our own links move without loading the page again; modified clicks stay the browser's. */
 export function followLinks(): void {

@@ -7,13 +7,14 @@ import { Icon } from '../icon.tsx';
 import { isTyping } from '../keys.ts';
 import { adjust, usePlace } from '../route.ts';
 import { useTheme } from '../theme.ts';
-import { apiQuery, Filters, isFiltered } from './filters.tsx';
+import { Filters } from './filters.tsx';
+import { apiQuery, isFiltered } from './query.ts';
 
 /** A look every 5 s is fresh to a person and one small request to the server; failures back off to a minute. */
 const REFRESH_MS = 5_000;
 const BACKOFF_MAX_MS = 60_000;
 
-export function Home() {
+export function RecentPage() {
   const { query } = usePlace();
   const live = query.get('live') !== 'off';
   const asked = apiQuery(query).toString();
@@ -21,8 +22,8 @@ export function Home() {
   useEffect(() => { document.title = 'Recent traces · Trackline'; }, []);
 
   return (
-    <div class="home">
-      <div class="home-head">
+    <div class="recent-page">
+      <div class="recent-head">
         <h1>Recent traces</h1>
         <p class="quiet" role="status">
           {traces && !error ? `${plural(traces.length, 'trace')}${live ? '' : ', paused'}` : ''}

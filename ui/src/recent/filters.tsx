@@ -2,36 +2,12 @@
 import { useEffect, useState } from 'preact/hooks';
 import { operations, services } from '../api.ts';
 import { adjust } from '../route.ts';
+import { DEFAULT_LIMIT, DEFAULT_LOOKBACK, isFiltered } from './query.ts';
 
-export const LOOKBACKS: [string, string][] = [
+const LOOKBACKS: [string, string][] = [
   ['5m', '5 minutes'], ['15m', '15 minutes'], ['1h', 'hour'], ['6h', '6 hours'], ['24h', 'day'], ['168h', '7 days'], ['720h', '30 days'],
 ];
-export const DEFAULT_LOOKBACK = '1h';
-export const LIMITS = [20, 50, 100, 200];
-export const DEFAULT_LIMIT = 50;
-
-/** Names of an address' filters are those of the API, so that a link reads like the request it makes. */
-export function apiQuery(query: URLSearchParams): URLSearchParams {
-  const asked = new URLSearchParams();
-  for (const key of ['service', 'operation', 'min_duration', 'max_duration', 'start', 'end']) {
-    const value = query.get(key);
-    if (value) asked.set(key, value);
-  }
-  for (const tag of tags(query)) asked.append('tag', tag);
-  if (query.get('errors') === 'true') asked.set('errors', 'true');
-  if (!asked.has('start')) asked.set('lookback', query.get('lookback') || DEFAULT_LOOKBACK);
-  asked.set('limit', query.get('limit') || String(DEFAULT_LIMIT));
-  return asked;
-}
-
-/** `tag` holds `key=value` pairs parted by spaces; quotes keep a space inside a value. */
-export function tags(query: URLSearchParams): string[] {
-  return [...(query.get('tag') ?? '').matchAll(/[^\s=]+=(?:"[^"]*"|\S*)/g)].map((m) => m[0].replace(/="(.*)"$/, '=$1'));
-}
-
-export function isFiltered(query: URLSearchParams): boolean {
-  return ['service', 'operation', 'tag', 'min_duration', 'max_duration', 'errors', 'start', 'end'].some((k) => query.get(k));
-}
+const LIMITS = [20, 50, 100, 200];
 
 export function Filters({ query }: { query: URLSearchParams }) {
   const service = query.get('service') ?? '';

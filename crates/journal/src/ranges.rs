@@ -106,6 +106,19 @@ impl Ranges {
         }
     }
 
+    /// What of the set lies below `end`.
+    pub fn below_only(&self, end: Seq) -> Ranges {
+        let ranges = self
+            .ranges
+            .iter()
+            .filter(|range| range.0 < end)
+            .map(|&(first, last)| (first, last.min(end - 1)));
+        Ranges {
+            low: self.low.min(end),
+            ranges: ranges.filter(|_| self.low < end).collect(),
+        }
+    }
+
     /// The smallest number at or above `seq` that is not in the set.
     pub fn next_missing(&self, seq: Seq) -> Seq {
         let seq = seq.max(self.low);
@@ -146,6 +159,13 @@ mod tests {
             assert_eq!(set.low(), (0..).find(|at| !model.contains(at)).unwrap());
             assert!(set.ranges().windows(2).all(|pair| pair[0].1 + 1 < pair[1].0), "{set:?}");
             assert!(set.ranges().first().is_none_or(|range| range.0 > set.low()), "{set:?}");
+        }
+        for end in [0, 1, 100, 200, 300] {
+            let cut = set.below_only(end);
+            assert!(
+                (0..300).all(|seq| cut.contains(seq) == (seq < end && model.contains(&seq))),
+                "{set:?} below {end}"
+            );
         }
         assert_eq!(Ranges::from_parts(set.low(), set.ranges().iter().rev().copied()), set);
     }

@@ -21,7 +21,7 @@ use crate::state::{ReaderState, Segment, State};
 use crate::status::{Damage, Health, Recovery};
 use crate::walk::{Bodies, Extent, Rest, Step, Walk};
 
-const LOCK_FILE: &str = "lock";
+pub(crate) const LOCK_FILE: &str = "lock";
 /// After a stop that was not orderly, numbers go on this much higher: a reader may have been given, and may have stored,
 /// records that the disk then lost, and a number must not mean two things. More records than any segment holds.
 pub(crate) const SEQ_JUMP: Seq = 1 << 24;

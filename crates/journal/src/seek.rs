@@ -13,7 +13,9 @@ use crate::walk::{Bodies, Extent, Step, Walk};
 /// Segments that are wholly unacknowledged are counted from their summaries; only those that a boundary runs through
 /// are walked, by their heads.
 pub(crate) fn seek(disk: &dyn Disk, directory: &Path, state: &State, stream: &str, acked: Ranges) -> io::Result<Seek> {
-    let low = acked.low().min(state.next_seq);
+    // A number that was not given out yet cannot be done, whoever says so.
+    let acked = acked.below_only(state.next_seq);
+    let low = acked.low();
     let mut position = None;
     let mut undelivered = BTreeMap::new();
     for segment in state.segments.iter().filter(|segment| segment.next_seq > low) {

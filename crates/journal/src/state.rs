@@ -203,11 +203,28 @@ impl ReaderState {
     }
 
     fn pass(&mut self, entry_seq: Seq, segment: u64, offset: u64) {
-        self.position = Position {
+        self.go_to(Position {
             seq: entry_seq + 1,
             segment,
             offset,
-        };
+        });
+    }
+
+    /// What the segments left behind still owe was not readable.
+    fn go_to(&mut self, position: Position) {
+        while let Some((&number, _)) = self.undelivered.first_key_value()
+            && number < position.segment
+        {
+            self.lost_records += self.leave(number).records;
+        }
+        self.position = position;
+    }
+
+    /// The same at the end of everything.
+    fn settle(&mut self) {
+        for (_, amount) in std::mem::take(&mut self.undelivered) {
+            self.lost_records += amount.records;
+        }
     }
 
     fn deliver(&mut self, entry: Entry) -> Delivery {
@@ -489,7 +506,7 @@ impl State {
                 let entry = reader.ready.pop_front().expect("there is a first");
                 out.push(reader.deliver(entry));
             } else if let Some(end) = reader.ready_end.take() {
-                reader.position = end;
+                reader.go_to(end);
             } else {
                 pass_over_others(reader, memory);
                 let Some(entry) = memory.at(reader.position.seq) else {
@@ -506,7 +523,11 @@ impl State {
             self.trim_memory();
             return Next::Deliver(out);
         }
-        if reader.holds_its_fill() || reader.reading || at_end(reader, segments) {
+        if reader.holds_its_fill() || reader.reading {
+            return Next::Wait;
+        }
+        if at_end(reader, segments) {
+            reader.settle();
             return Next::Wait;
         }
         reader.reading = true;
@@ -515,7 +536,7 @@ impl State {
         }
     }
 
-    /// Takes in what a read from disk found. `lost` is what could not be read there.
+    /// Takes in what a read from disk found; `exhausted` when the segment holds no more.
     pub(crate) fn finish_read(
         &mut self,
         name: &str,
@@ -532,14 +553,6 @@ impl State {
         let mut end = end;
         let following = segments.partition_point(|segment| segment.number <= end.segment);
         if exhausted && let Some(next) = segments.get(following) {
-            // The delivered part is not taken yet, so only what exceeds it is missing.
-            let taken = entries.len() as u64;
-            let amount = reader.undelivered.get(&end.segment).copied().unwrap_or_default();
-            if amount.records > taken {
-                reader.lost_records += amount.records - taken;
-                let bytes = entries.iter().map(|entry| entry.frame_bytes).sum();
-                reader.undelivered.insert(end.segment, Amount { records: taken, bytes });
-            }
             end = Position {
                 seq: next.first_seq,
                 segment: next.number,

@@ -647,6 +647,9 @@ impl Engine {
             (Some(active), Fsync::Interval(_) | Fsync::Off) => active.file.sync_data(),
             _ => Ok(()),
         };
+        if self.remove_passed().is_err() {
+            tracing::debug!("journal segments that nobody needs stay until the next start");
+        }
         let sealed = self.seal().is_ok() && synced.is_ok();
         if let Err(error) = self.shared.write_cursors(sealed.then_some(number)) {
             tracing::warn!(%error, "the journal's reader positions could not be written on close; the last of it will be delivered again");

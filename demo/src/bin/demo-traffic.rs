@@ -1,0 +1,122 @@
+//! Users of the demo: a steady mix of sessions, chats and workflows, of which a share fails on purpose.
+//!
+//! Prints one JSON line per finished request, with the tracking ID from its `X-Tracking-ID` header.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use demo::{environment, lifetime};
+use reqwest::{Client, Method};
+use serde_json::{Value, json};
+
+/// A request that takes this long is called slow.
+const SLOW: Duration = Duration::from_millis(1_500);
+/// No request of the demo takes longer; past it the user gives up.
+const GIVES_UP: Duration = Duration::from_secs(30);
+const USERS: u32 = 40;
+const MESSAGES: [&str; 6] = [
+    "Summarise the last three tickets of customer 4711",
+    "When does the next delivery to Lyon leave?",
+    "Draft a friendly reminder about invoice 2026-311",
+    "What did we promise in yesterday's call?",
+    "Summarise this week's incidents for the board",
+    "Is the discount for the spring campaign still valid?",
+];
+const WORKFLOWS: [(&str, &str); 4] = [
+    ("ticket triage", "a workflow that reads new tickets and tells the right team"),
+    ("invoice reminder", "a workflow that reminds customers of open invoices"),
+    ("daily digest", "a workflow that summarises yesterday and posts it"),
+    ("lead scoring", "a workflow that scores new leads and informs sales"),
+];
+/// What can be made to fail, one of them a failing request.
+const FAULTS: [&str; 4] = ["external", "llm", "database", "crash"];
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let users = Users {
+        http: Client::builder().timeout(GIVES_UP).build().context("building the HTTP client")?,
+        gateway: environment::url("GATEWAY_URL", 8000),
+        fail_percent: environment::number("FAIL_PERCENT", 10),
+    };
+    let rate = environment::number("RATE", 4u32).max(1);
+    let mut tick = tokio::time::interval(Duration::from_secs(1) / rate);
+    let end = lifetime::end();
+    tokio::pin!(end);
+    loop {
+        tokio::select! {
+            () = &mut end => return Ok(()),
+            _ = tick.tick() => {
+                let users = users.clone();
+                tokio::spawn(async move { users.act().await });
+            }
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Users {
+    http: Client,
+    gateway: String,
+    fail_percent: u8,
+}
+
+impl Users {
+    /// One user does one thing.
+    async fn act(&self) {
+        let user = format!("user-{:03}", fastrand::u32(0..USERS));
+        match fastrand::u8(0..100) {
+            0..15 => {
+                self.request(Method::POST, "/api/v1/sessions", Some(json!({ "user_id": user }))).await;
+            }
+            15..55 => {
+                let message = MESSAGES[fastrand::usize(0..MESSAGES.len())];
+                let body = json!({ "user_id": user, "message": message, "inject": self.fault() });
+                self.request(Method::POST, "/api/v1/chat", Some(body)).await;
+            }
+            55..65 => {
+                self.request(Method::GET, "/api/v1/workflows", None).await;
+            }
+            _ => self.create_and_execute(&user).await,
+        }
+    }
+
+    async fn create_and_execute(&self, user: &str) {
+        let (name, description) = WORKFLOWS[fastrand::usize(0..WORKFLOWS.len())];
+        let body = json!({ "user_id": user, "name": name, "description": description });
+        let Some(created) = self.request(Method::POST, "/api/v1/workflows", Some(body)).await else { return };
+        let Some(id) = created["workflow_id"].as_str() else { return };
+        let body = json!({ "user_id": user, "inject": self.fault() });
+        self.request(Method::POST, &format!("/api/v1/workflows/{id}/execute"), Some(body)).await;
+    }
+
+    /// What is to fail this time, if anything. Only about two thirds of the requests carry it.
+    fn fault(&self) -> Value {
+        let percent = u32::from(self.fail_percent) * 3 / 2;
+        if fastrand::u32(0..100) < percent { json!(FAULTS[fastrand::usize(0..FAULTS.len())]) } else { Value::Null }
+    }
+
+    async fn request(&self, method: Method, path: &str, body: Option<Value>) -> Option<Value> {
+        let started = Instant::now();
+        let mut request = self.http.request(method.clone(), format!("{}{path}", self.gateway));
+        if let Some(body) = &body {
+            request = request.json(body);
+        }
+        let response = request.send().await.inspect_err(|error| eprintln!("{method} {path}: {error}")).ok()?;
+        let status = response.status();
+        let tracking_id = response.headers().get("x-tracking-id").and_then(|id| id.to_str().ok()).unwrap_or("").to_owned();
+        let answer = response.json::<Value>().await.ok();
+        let took = started.elapsed();
+        let kind = match (status.is_server_error(), took > SLOW) {
+            (true, _) => "failed",
+            (false, true) => "slow",
+            (false, false) => "ordinary",
+        };
+        let ms = (took.as_secs_f64() * 10_000.0).round() / 10.0;
+        let what = format!("{method} {path}");
+        println!(
+            "{}",
+            json!({ "kind": kind, "tracking_id": tracking_id, "status": status.as_u16(), "ms": ms, "what": what })
+        );
+        answer.filter(|_| status.is_success())
+    }
+}

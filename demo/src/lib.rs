@@ -1,0 +1,7 @@
+//! Four small AI-workflow services, a stand-in LLM API and the traffic that keeps them busy.
+//!
+//! They exist to be looked at: instrumented with nothing but the SDK, failing and slow now and then, on purpose.
+
+pub mod environment;
+pub mod lifetime;
+pub mod prompt;

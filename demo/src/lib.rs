@@ -2,6 +2,10 @@
 //!
 //! They exist to be looked at: instrumented with nothing but the SDK, failing and slow now and then, on purpose.
 
+pub mod database;
 pub mod environment;
+pub mod failure;
 pub mod lifetime;
+pub mod llm;
 pub mod prompt;
+pub mod workflow;

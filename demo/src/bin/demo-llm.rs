@@ -1,5 +1,5 @@
 //! A stand-in for an LLM API: OpenAI-compatible chat completions, plain and streaming, with believable latencies and
-//! token counts, and an error now and then. It thinks nothing; every answer says so in `system_fingerprint`.
+//! token counts, and an error now and then; beside it the external API that workflows post to. It thinks nothing; every answer says so in `system_fingerprint`.
 
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ const SLOW_PERCENT: u8 = 5;
 const FIRST_TOKEN_MS: std::ops::Range<u64> = 60..240;
 /// Time per piece of the answer, ms.
 const PIECE_MS: std::ops::Range<u64> = 1..4;
+/// How long the external API takes, ms.
+const EXTERNAL_MS: std::ops::Range<u64> = 30..160;
 const SLOW_FACTOR: u64 = 8;
 
 #[derive(Deserialize)]
@@ -33,6 +35,9 @@ struct Completion {
     messages: Vec<Message>,
     #[serde(default)]
     stream: bool,
+    /// Any value makes the request fail, so that a failure can be asked for.
+    #[serde(default)]
+    inject: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -46,8 +51,19 @@ async fn main() -> Result<()> {
     let router = Router::new()
         .route("/health", get(|| async { Json(json!({ "status": "ok" })) }))
         .route("/v1/models", get(models))
-        .route("/v1/chat/completions", post(complete));
+        .route("/v1/chat/completions", post(complete))
+        .route("/external/v2/messages", post(deliver));
     lifetime::serve(environment::address(8004), router).await
+}
+
+/// Stands in for the external API that workflows post to.
+async fn deliver(Json(message): Json<Value>) -> Response {
+    tokio::time::sleep(Duration::from_millis(fastrand::u64(EXTERNAL_MS))).await;
+    if message["inject"].is_string() {
+        let body = json!({ "error": "the channel is being migrated" });
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response();
+    }
+    Json(json!({ "id": format!("msg-{:08x}", fastrand::u32(..)), "delivered": true })).into_response()
 }
 
 async fn models() -> Json<Value> {
@@ -59,7 +75,7 @@ async fn models() -> Json<Value> {
 async fn complete(Json(request): Json<Completion>) -> Response {
     let slow = if environment::happens("SLOW_PERCENT", SLOW_PERCENT) { SLOW_FACTOR } else { 1 };
     tokio::time::sleep(Duration::from_millis(fastrand::u64(FIRST_TOKEN_MS) * slow)).await;
-    if environment::happens("LLM_ERROR_PERCENT", ERROR_PERCENT) {
+    if request.inject.is_some() || environment::happens("LLM_ERROR_PERCENT", ERROR_PERCENT) {
         return refusal();
     }
     let question = request.messages.last().map(|message| message.content.as_str()).unwrap_or_default();

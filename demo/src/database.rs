@@ -73,7 +73,9 @@ impl Tables {
     }
 
     pub async fn session(&self, id: &str) -> Result<Session, Failure> {
-        let query = self.database.query("SELECT id, user_id, status, tracking_id FROM sessions WHERE id = $1");
+        let query = self
+            .database
+            .query("SELECT id, user_id, status, tracking_id FROM sessions WHERE id = $1");
         let row = query.bind(id.to_owned()).fetch_optional().await.map_err(failed)?;
         let row = row.ok_or_else(|| Failure::not_found("session", id))?;
         let read = |column| row.get::<String>(column).map_err(failed);
@@ -107,15 +109,18 @@ impl Tables {
     }
 
     pub async fn workflow(&self, id: &str) -> Result<Workflow, Failure> {
-        let query = self.database.query("SELECT id, name, nodes, tracking_id FROM workflows WHERE id = $1");
+        let query = self
+            .database
+            .query("SELECT id, name, nodes, tracking_id FROM workflows WHERE id = $1");
         let row = query.bind(id.to_owned()).fetch_optional().await.map_err(failed)?;
         workflow(&row.ok_or_else(|| Failure::not_found("workflow", id))?)
     }
 
     /// The newest ones first.
     pub async fn workflows(&self) -> Result<Vec<Workflow>, Failure> {
-        let query =
-            self.database.query("SELECT id, name, nodes, tracking_id FROM workflows ORDER BY created_at DESC LIMIT $1");
+        let query = self
+            .database
+            .query("SELECT id, name, nodes, tracking_id FROM workflows ORDER BY created_at DESC LIMIT $1");
         let rows = query.bind(LISTED).fetch_all().await.map_err(failed)?;
         rows.iter().map(workflow).collect()
     }
@@ -137,8 +142,15 @@ impl Tables {
     }
 
     pub async fn end_execution(&self, id: &str, status: &str) -> Result<(), Failure> {
-        let query = self.database.query("UPDATE workflow_executions SET status = $1 WHERE id = $2");
-        query.bind(status.to_owned()).bind(id.to_owned()).execute().await.map_err(failed)?;
+        let query = self
+            .database
+            .query("UPDATE workflow_executions SET status = $1 WHERE id = $2");
+        query
+            .bind(status.to_owned())
+            .bind(id.to_owned())
+            .execute()
+            .await
+            .map_err(failed)?;
         Ok(())
     }
 
@@ -149,7 +161,12 @@ impl Tables {
         } else {
             "SELECT status FROM workflow_executions WHERE id = $1"
         };
-        self.database.query(statement).bind(execution.to_owned()).fetch_optional().await.map_err(failed)?;
+        self.database
+            .query(statement)
+            .bind(execution.to_owned())
+            .fetch_optional()
+            .await
+            .map_err(failed)?;
         Ok(())
     }
 }
@@ -175,6 +192,8 @@ fn new_id(kind: &str) -> String {
 
 /// Seconds since 1970 with microseconds, as text that sorts.
 fn now() -> String {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
     format!("{}.{:06}", since.as_secs(), since.subsec_micros())
 }

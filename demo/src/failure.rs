@@ -31,17 +31,29 @@ pub struct Failure {
 
 impl Failure {
     pub fn not_found(what: &str, id: &str) -> Self {
-        Self { status: StatusCode::NOT_FOUND, kind: "NotFound", message: format!("there is no {what} `{id}`") }
+        Self {
+            status: StatusCode::NOT_FOUND,
+            kind: "NotFound",
+            message: format!("there is no {what} `{id}`"),
+        }
     }
 
     /// Something that we depend on failed.
     pub fn upstream(who: &str, error: impl std::fmt::Display) -> Self {
-        Self { status: StatusCode::BAD_GATEWAY, kind: "UpstreamError", message: format!("{who}: {error}") }
+        Self {
+            status: StatusCode::BAD_GATEWAY,
+            kind: "UpstreamError",
+            message: format!("{who}: {error}"),
+        }
     }
 
     /// Something of our own failed.
     pub fn internal(kind: &'static str, error: impl std::fmt::Display) -> Self {
-        Self { status: StatusCode::INTERNAL_SERVER_ERROR, kind, message: error.to_string() }
+        Self {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            kind,
+            message: error.to_string(),
+        }
     }
 
     pub fn message(&self) -> &str {
@@ -53,8 +65,17 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let Self { status, kind, message } = self;
         if status.is_server_error() {
-            tracing::error!(error.r#type = kind, error.code = status.as_u16(), error.category = "server", "{message}");
+            tracing::error!(
+                error.r#type = kind,
+                error.code = status.as_u16(),
+                error.category = "server",
+                "{message}"
+            );
         }
-        (status, Json(json!({ "error": message, "type": kind, "tracking_id": tracking_id().to_string() }))).into_response()
+        (
+            status,
+            Json(json!({ "error": message, "type": kind, "tracking_id": tracking_id().to_string() })),
+        )
+            .into_response()
     }
 }

@@ -43,6 +43,11 @@ fn received(kind: SignalKind) -> impl Future<Output = ()> {
 
 /// Serves until the process should end and the requests in flight are answered.
 pub async fn serve(address: SocketAddr, router: Router) -> Result<()> {
-    let listener = TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
-    axum::serve(listener, router).with_graceful_shutdown(end()).await.context("serving")
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("listening on {address}"))?;
+    axum::serve(listener, router)
+        .with_graceful_shutdown(end())
+        .await
+        .context("serving")
 }

@@ -48,7 +48,10 @@ struct Tokens {
 
 impl Llm {
     pub fn from_environment(http: Client) -> Self {
-        Self { http, url: environment::url("LLM_URL", 8004) }
+        Self {
+            http,
+            url: environment::url("LLM_URL", 8004),
+        }
     }
 
     /// Asks `model`; 429 and 5xx are tried again.
@@ -95,12 +98,18 @@ impl Llm {
         if !status.is_success() {
             return Err(Failure::upstream("the LLM", format_args!("answered {status}")));
         }
-        let completion: Completion =
-            response.json().await.map_err(|error| Failure::upstream("the LLM", error))?;
+        let completion: Completion = response
+            .json()
+            .await
+            .map_err(|error| Failure::upstream("the LLM", error))?;
         let usage = Usage::new(PROVIDER, &completion.model)
             .tokens(completion.usage.prompt_tokens, completion.usage.completion_tokens);
         ai::record_usage(&usage);
-        let answer = completion.choices.into_iter().next().map(|choice| choice.message.content);
+        let answer = completion
+            .choices
+            .into_iter()
+            .next()
+            .map(|choice| choice.message.content);
         answer.ok_or_else(|| Failure::upstream("the LLM", "answered with no choice"))
     }
 }

@@ -23,7 +23,9 @@ pub fn answer(question: &str) -> String {
             "Summary: {topic}. The customer expects an answer today; the amount is within the limit; nobody has to approve it."
         )
     } else {
-        format!("About \"{topic}\": I looked at what you sent. The short answer is yes, and the next step is to confirm the date.")
+        format!(
+            "About \"{topic}\": I looked at what you sent. The short answer is yes, and the next step is to confirm the date."
+        )
     }
 }
 

@@ -30,8 +30,15 @@ pub struct Node {
 
 /// Three nodes for a simple wish, up to five for a long one.
 pub fn design(description: &str) -> Vec<Node> {
-    let node = |at: usize, node_type, name: &str| Node { id: format!("node-{at}"), node_type, name: name.to_owned() };
-    let mut nodes = vec![node(1, NodeType::Trigger, "on message"), node(2, NodeType::AiAgent, "understand")];
+    let node = |at: usize, node_type, name: &str| Node {
+        id: format!("node-{at}"),
+        node_type,
+        name: name.to_owned(),
+    };
+    let mut nodes = vec![
+        node(1, NodeType::Trigger, "on message"),
+        node(2, NodeType::AiAgent, "understand"),
+    ];
     if description.split_whitespace().count() > 8 {
         nodes.push(node(nodes.len() + 1, NodeType::AiAgent, "summarise"));
     }

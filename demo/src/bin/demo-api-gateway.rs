@@ -95,8 +95,12 @@ async fn session(State(gateway): State<Gateway>, Path(id): Path<String>) -> Resu
 async fn chat(State(gateway): State<Gateway>, Json(request): Json<Chat>) -> Result<Json<Value>, Failure> {
     set_user(&request.user_id, segment(&request.user_id));
     let body = json!({ "message": request.message, "inject": request.inject });
-    let answer: Value = gateway.call("the agent", format!("{}/v1/generate", gateway.agent), &body).await?;
-    Ok(Json(json!({ "reply": answer["reply"], "tracking_id": tracking_id().to_string() })))
+    let answer: Value = gateway
+        .call("the agent", format!("{}/v1/generate", gateway.agent), &body)
+        .await?;
+    Ok(Json(
+        json!({ "reply": answer["reply"], "tracking_id": tracking_id().to_string() }),
+    ))
 }
 
 async fn new_workflow(
@@ -105,9 +109,15 @@ async fn new_workflow(
 ) -> Result<(StatusCode, Json<Workflow>), Failure> {
     set_user(&request.user_id, segment(&request.user_id));
     let body = json!({ "description": request.description });
-    let plan: Plan = gateway.call("the agent", format!("{}/v1/plan", gateway.agent), &body).await?;
+    let plan: Plan = gateway
+        .call("the agent", format!("{}/v1/plan", gateway.agent), &body)
+        .await?;
     let workflow = gateway.tables.new_workflow(&request.name, plan.nodes).await?;
-    tracing::info!(workflow.id = workflow.workflow_id, nodes = workflow.nodes.len(), "workflow created");
+    tracing::info!(
+        workflow.id = workflow.workflow_id,
+        nodes = workflow.nodes.len(),
+        "workflow created"
+    );
     Ok((StatusCode::CREATED, Json(workflow)))
 }
 
@@ -130,13 +140,22 @@ async fn execute(
     }
     let workflow = gateway.tables.workflow(&id).await?;
     let body = json!({ "workflow_id": id, "nodes": workflow.nodes, "inject": request.inject });
-    gateway.call("the engine", format!("{}/v1/execute", gateway.engine), &body).await.map(Json)
+    gateway
+        .call("the engine", format!("{}/v1/execute", gateway.engine), &body)
+        .await
+        .map(Json)
 }
 
 impl Gateway {
     /// Posts to another service; anything but success is an upstream failure.
     async fn call<A: DeserializeOwned>(&self, who: &str, url: String, body: &impl Serialize) -> Result<A, Failure> {
-        let response = self.http.post(url).json(body).send().await.map_err(|error| Failure::upstream(who, error))?;
+        let response = self
+            .http
+            .post(url)
+            .json(body)
+            .send()
+            .await
+            .map_err(|error| Failure::upstream(who, error))?;
         let status = response.status();
         if !status.is_success() {
             let answer: Value = response.json().await.unwrap_or_default();

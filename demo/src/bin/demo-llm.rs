@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use axum::Router;
 use axum::extract::Json;
 use axum::http::StatusCode;
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::Router;
 use demo::{environment, lifetime, prompt};
 use futures_util::stream;
 use serde::Deserialize;
@@ -68,17 +68,28 @@ async fn deliver(Json(message): Json<Value>) -> Response {
 
 async fn models() -> Json<Value> {
     let ids = ["gpt-4o", "gpt-4o-mini", "claude-sonnet-4"];
-    let data: Vec<Value> = ids.iter().map(|id| json!({ "id": id, "object": "model", "owned_by": FINGERPRINT })).collect();
+    let data: Vec<Value> = ids
+        .iter()
+        .map(|id| json!({ "id": id, "object": "model", "owned_by": FINGERPRINT }))
+        .collect();
     Json(json!({ "object": "list", "data": data }))
 }
 
 async fn complete(Json(request): Json<Completion>) -> Response {
-    let slow = if environment::happens("SLOW_PERCENT", SLOW_PERCENT) { SLOW_FACTOR } else { 1 };
+    let slow = if environment::happens("SLOW_PERCENT", SLOW_PERCENT) {
+        SLOW_FACTOR
+    } else {
+        1
+    };
     tokio::time::sleep(Duration::from_millis(fastrand::u64(FIRST_TOKEN_MS) * slow)).await;
     if request.inject.is_some() || environment::happens("LLM_ERROR_PERCENT", ERROR_PERCENT) {
         return refusal();
     }
-    let question = request.messages.last().map(|message| message.content.as_str()).unwrap_or_default();
+    let question = request
+        .messages
+        .last()
+        .map(|message| message.content.as_str())
+        .unwrap_or_default();
     let answer = prompt::answer(question);
     let usage = usage(&request.messages, &answer);
     let id = format!("chatcmpl-{:016x}", fastrand::u64(..));
@@ -114,8 +125,9 @@ fn streamed(id: String, model: String, answer: String, usage: Value) -> Response
         })
         .to_string()
     };
-    let mut events: Vec<String> =
-        prompt::pieces(&answer).map(|piece| chunk(json!({ "content": piece }), Value::Null, Value::Null)).collect();
+    let mut events: Vec<String> = prompt::pieces(&answer)
+        .map(|piece| chunk(json!({ "content": piece }), Value::Null, Value::Null))
+        .collect();
     events.push(chunk(json!({}), json!("stop"), usage));
     events.push("[DONE]".to_owned());
     let events = stream::unfold(events.into_iter(), |mut left| async move {

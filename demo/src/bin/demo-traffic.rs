@@ -23,7 +23,10 @@ const MESSAGES: [&str; 6] = [
     "Is the discount for the spring campaign still valid?",
 ];
 const WORKFLOWS: [(&str, &str); 4] = [
-    ("ticket triage", "a workflow that reads new tickets and tells the right team"),
+    (
+        "ticket triage",
+        "a workflow that reads new tickets and tells the right team",
+    ),
     ("invoice reminder", "a workflow that reminds customers of open invoices"),
     ("daily digest", "a workflow that summarises yesterday and posts it"),
     ("lead scoring", "a workflow that scores new leads and informs sales"),
@@ -34,7 +37,10 @@ const FAULTS: [&str; 4] = ["external", "llm", "database", "crash"];
 #[tokio::main]
 async fn main() -> Result<()> {
     let users = Users {
-        http: Client::builder().timeout(GIVES_UP).build().context("building the HTTP client")?,
+        http: Client::builder()
+            .timeout(GIVES_UP)
+            .build()
+            .context("building the HTTP client")?,
         gateway: environment::url("GATEWAY_URL", 8000),
         fail_percent: environment::number("FAIL_PERCENT", 10),
     };
@@ -66,7 +72,8 @@ impl Users {
         let user = format!("user-{:03}", fastrand::u32(0..USERS));
         match fastrand::u8(0..100) {
             0..15 => {
-                self.request(Method::POST, "/api/v1/sessions", Some(json!({ "user_id": user }))).await;
+                self.request(Method::POST, "/api/v1/sessions", Some(json!({ "user_id": user })))
+                    .await;
             }
             15..55 => {
                 let message = MESSAGES[fastrand::usize(0..MESSAGES.len())];
@@ -83,16 +90,25 @@ impl Users {
     async fn create_and_execute(&self, user: &str) {
         let (name, description) = WORKFLOWS[fastrand::usize(0..WORKFLOWS.len())];
         let body = json!({ "user_id": user, "name": name, "description": description });
-        let Some(created) = self.request(Method::POST, "/api/v1/workflows", Some(body)).await else { return };
-        let Some(id) = created["workflow_id"].as_str() else { return };
+        let Some(created) = self.request(Method::POST, "/api/v1/workflows", Some(body)).await else {
+            return;
+        };
+        let Some(id) = created["workflow_id"].as_str() else {
+            return;
+        };
         let body = json!({ "user_id": user, "inject": self.fault() });
-        self.request(Method::POST, &format!("/api/v1/workflows/{id}/execute"), Some(body)).await;
+        self.request(Method::POST, &format!("/api/v1/workflows/{id}/execute"), Some(body))
+            .await;
     }
 
     /// What is to fail this time, if anything. Only about two thirds of the requests carry it.
     fn fault(&self) -> Value {
         let percent = u32::from(self.fail_percent) * 3 / 2;
-        if fastrand::u32(0..100) < percent { json!(FAULTS[fastrand::usize(0..FAULTS.len())]) } else { Value::Null }
+        if fastrand::u32(0..100) < percent {
+            json!(FAULTS[fastrand::usize(0..FAULTS.len())])
+        } else {
+            Value::Null
+        }
     }
 
     async fn request(&self, method: Method, path: &str, body: Option<Value>) -> Option<Value> {
@@ -101,9 +117,18 @@ impl Users {
         if let Some(body) = &body {
             request = request.json(body);
         }
-        let response = request.send().await.inspect_err(|error| eprintln!("{method} {path}: {error}")).ok()?;
+        let response = request
+            .send()
+            .await
+            .inspect_err(|error| eprintln!("{method} {path}: {error}"))
+            .ok()?;
         let status = response.status();
-        let tracking_id = response.headers().get("x-tracking-id").and_then(|id| id.to_str().ok()).unwrap_or("").to_owned();
+        let tracking_id = response
+            .headers()
+            .get("x-tracking-id")
+            .and_then(|id| id.to_str().ok())
+            .unwrap_or("")
+            .to_owned();
         let answer = response.json::<Value>().await.ok();
         let took = started.elapsed();
         let kind = match (status.is_server_error(), took > SLOW) {

@@ -41,11 +41,16 @@ async fn main() -> Result<()> {
 }
 
 async fn generate(State(llm): State<Llm>, Json(request): Json<Generate>) -> Result<Json<Value>, Failure> {
-    assert!(request.inject != Some(Inject::Crash), "the agent lost its train of thought, as it was told to");
+    assert!(
+        request.inject != Some(Inject::Crash),
+        "the agent lost its train of thought, as it was told to"
+    );
     let intent = format!("What does this message ask for, in one word? {}", request.message);
     let intent = span("classify_intent").run(llm.ask(SMALL_MODEL, &intent, None)).await?;
     tracing::info!(characters = intent.len(), "intent understood");
-    let reply = span("write_reply").run(llm.ask(LARGE_MODEL, &request.message, request.inject)).await?;
+    let reply = span("write_reply")
+        .run(llm.ask(LARGE_MODEL, &request.message, request.inject))
+        .await?;
     Ok(Json(json!({ "reply": reply })))
 }
 

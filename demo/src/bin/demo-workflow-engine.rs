@@ -73,7 +73,9 @@ async fn execute(State(engine): State<Engine>, Json(request): Json<Execute>) -> 
         "workflow {status}"
     );
     outcome?;
-    Ok(Json(json!({ "execution_id": execution, "status": status, "tracking_id": tracking_id().to_string() })))
+    Ok(Json(
+        json!({ "execution_id": execution, "status": status, "tracking_id": tracking_id().to_string() }),
+    ))
 }
 
 impl Engine {
@@ -103,7 +105,11 @@ impl Engine {
                 self.llm.ask(MODEL, &prompt, inject).await?;
             }
             NodeType::ExternalAction => {
-                assert!(inject != Some(Inject::Crash), "the engine stumbled over \"{}\", as it was told to", node.name);
+                assert!(
+                    inject != Some(Inject::Crash),
+                    "the engine stumbled over \"{}\", as it was told to",
+                    node.name
+                );
                 self.deliver(inject).await?;
             }
         }
@@ -125,6 +131,9 @@ impl Engine {
                 Err(error) => tracing::warn!(attempt, "the messenger cannot be reached: {error}"),
             }
         }
-        Err(Failure::upstream("the messenger", format_args!("refused {EXTERNAL_TRIES} times")))
+        Err(Failure::upstream(
+            "the messenger",
+            format_args!("refused {EXTERNAL_TRIES} times"),
+        ))
     }
 }

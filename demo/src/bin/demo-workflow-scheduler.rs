@@ -78,12 +78,20 @@ impl Scheduler {
         let workflow = &workflows[fastrand::usize(0..workflows.len())];
         tracing::info!(workflow.id = workflow.workflow_id, "starting workflow");
         let body = json!({ "workflow_id": workflow.workflow_id, "nodes": workflow.nodes });
-        let sent = self.http.post(format!("{}/v1/execute", self.engine)).json(&body).send().await;
+        let sent = self
+            .http
+            .post(format!("{}/v1/execute", self.engine))
+            .json(&body)
+            .send()
+            .await;
         let response = sent.map_err(|error| Failure::upstream("the engine", error))?;
         self.runs.fetch_add(1, Ordering::Relaxed);
         *self.last.lock().await = Some(tracking_id().to_string());
         if !response.status().is_success() {
-            return Err(Failure::upstream("the engine", format_args!("answered {}", response.status())));
+            return Err(Failure::upstream(
+                "the engine",
+                format_args!("answered {}", response.status()),
+            ));
         }
         Ok(())
     }

@@ -82,7 +82,7 @@ async fn new_session(
     State(gateway): State<Gateway>,
     Json(request): Json<NewSession>,
 ) -> Result<(StatusCode, Json<Session>), Failure> {
-    set_user(&request.user_id, segment(&request.user_id));
+    set_user(&request.user_id, Some(segment(&request.user_id)));
     let session = gateway.tables.new_session(&request.user_id).await?;
     tracing::info!(session.id = session.session_id, "session opened");
     Ok((StatusCode::CREATED, Json(session)))
@@ -93,7 +93,7 @@ async fn session(State(gateway): State<Gateway>, Path(id): Path<String>) -> Resu
 }
 
 async fn chat(State(gateway): State<Gateway>, Json(request): Json<Chat>) -> Result<Json<Value>, Failure> {
-    set_user(&request.user_id, segment(&request.user_id));
+    set_user(&request.user_id, Some(segment(&request.user_id)));
     let body = json!({ "message": request.message, "inject": request.inject });
     let answer: Value = gateway
         .call("the agent", format!("{}/v1/generate", gateway.agent), &body)
@@ -107,7 +107,7 @@ async fn new_workflow(
     State(gateway): State<Gateway>,
     Json(request): Json<NewWorkflow>,
 ) -> Result<(StatusCode, Json<Workflow>), Failure> {
-    set_user(&request.user_id, segment(&request.user_id));
+    set_user(&request.user_id, Some(segment(&request.user_id)));
     let body = json!({ "description": request.description });
     let plan: Plan = gateway
         .call("the agent", format!("{}/v1/plan", gateway.agent), &body)
@@ -136,7 +136,7 @@ async fn execute(
     Json(request): Json<Execute>,
 ) -> Result<Json<Value>, Failure> {
     if let Some(user) = &request.user_id {
-        set_user(user, segment(user));
+        set_user(user, Some(segment(user)));
     }
     let workflow = gateway.tables.workflow(&id).await?;
     let body = json!({ "workflow_id": id, "nodes": workflow.nodes, "inject": request.inject });

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use demo::{environment, lifetime};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 /// A request that takes this long is called slow.
 const SLOW: Duration = Duration::from_millis(1_500);
@@ -48,15 +49,20 @@ async fn main() -> Result<()> {
     let mut tick = tokio::time::interval(Duration::from_secs(1) / rate);
     let end = lifetime::end();
     tokio::pin!(end);
+    let mut acting = JoinSet::new();
     loop {
         tokio::select! {
-            () = &mut end => return Ok(()),
+            () = &mut end => break,
             _ = tick.tick() => {
                 let users = users.clone();
-                tokio::spawn(async move { users.act().await });
+                acting.spawn(async move { users.act().await });
             }
+            Some(_) = acting.join_next() => {}
         }
     }
+    // Nobody leaves in the middle: what was begun is finished, so that the last traces are whole.
+    while acting.join_next().await.is_some() {}
+    Ok(())
 }
 
 #[derive(Clone)]

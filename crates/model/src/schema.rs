@@ -109,7 +109,8 @@ pub(crate) enum Action {
 }
 
 impl Kind {
-    pub(crate) const fn wire_type(self) -> u8 {
+    /// The wire type of one value, unpacked.
+    pub const fn wire_type(self) -> u8 {
         match self {
             Kind::Bool | Kind::Int32 | Kind::Int64 | Kind::Uint32 | Kind::Uint64 | Kind::Sint32 | Kind::Enum => {
                 wire::VARINT

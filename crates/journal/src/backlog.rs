@@ -46,6 +46,12 @@ impl Backlog {
         self.work.notify_one();
     }
 
+    #[cfg(test)]
+    pub(crate) fn perform_one(&self, shared: &Shared) -> bool {
+        let read = lock(&self.reads).waiting.pop_front();
+        read.map(|read| perform(shared, &read)).is_some()
+    }
+
     /// Until closed.
     pub(crate) fn run(&self, shared: &Shared) {
         loop {
@@ -66,7 +72,7 @@ impl Backlog {
     }
 }
 
-pub(crate) fn perform(shared: &Shared, read: &Read) {
+fn perform(shared: &Shared, read: &Read) {
     let (position, stream, done, segment, id) = {
         let state = shared.state();
         let Some(reader) = state

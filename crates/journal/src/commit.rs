@@ -24,7 +24,7 @@ const RESERVE_STEP_BYTES: u64 = 8 << 20;
 const IDLE_SEGMENT_BYTES: u64 = 1 << 20;
 /// How often the free space of the file system is asked for while records arrive.
 const FREE_CHECK: Duration = Duration::from_secs(1);
-/// After opening, stored readers get this long to be opened before they can be dropped as orphans.
+/// After opening, stored readers get this long to be opened before they are orphans, which hold nobody up.
 const ORPHAN_SETTLE: Duration = Duration::from_secs(60);
 /// Zeros to fill a frame up to its alignment.
 const PADDING: [u8; 8] = [0; 8];
@@ -601,6 +601,7 @@ impl Engine {
         let now = self.shared.clock.now_unix_nano();
         let grace = self.shared.settings.orphan_grace.as_nanos();
         let mut state = self.shared.state();
+        state.settled = true;
         let before = state.readers.len();
         state.readers.retain(|name, reader| {
             let expired = reader.orphan_since_unix_nano.is_some_and(|since| u128::from(since) + grace <= u128::from(now));
@@ -631,7 +632,9 @@ impl Engine {
         let aged = self.shared.settings.max_age.and_then(|max_age| {
             // What a reader holds that must not lose it goes when that reader moves, which is an event of its own.
             let losable = state.readers.values().any(|reader| {
-                !reader.may_refuse() && state.segments.len() > 1 && reader.low() < state.segments[0].next_seq
+                !reader.may_refuse(state.settled)
+                    && state.segments.len() > 1
+                    && reader.low() < state.segments[0].next_seq
             });
             let last = state.segments.front()?.summary.last_unix_nano()?;
             losable.then(|| until(u128::from(last) + max_age.as_nanos(), now))
@@ -641,7 +644,7 @@ impl Engine {
     }
 
     /// The orderly end: everything that waited is committed by now.
-    fn close(mut self) {
+    pub(crate) fn close(mut self) {
         let number = self.last_number;
         let synced = match (&self.active, self.shared.settings.fsync) {
             (Some(active), Fsync::Interval(_) | Fsync::Off) => active.file.sync_data(),

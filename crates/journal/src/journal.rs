@@ -62,6 +62,33 @@ impl Journal {
         Ok((journal, recovery))
     }
 
+    /// For tests that do the threads' work themselves, one step after the other.
+    #[cfg(test)]
+    pub(crate) fn open_without_threads(
+        settings: Settings,
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Journal, crate::commit::Engine, Recovery), OpenError> {
+        let (shared, engine, recovery) = recovery::open(settings, disk, clock)?;
+        let inner = Inner {
+            shared,
+            backlog: Arc::default(),
+            threads: Mutex::default(),
+        };
+        Ok((Journal { inner: Arc::new(inner) }, engine, recovery))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.inner.shared
+    }
+
+    /// False if none waits.
+    #[cfg(test)]
+    pub(crate) fn perform_one_read(&self) -> bool {
+        self.inner.backlog.perform_one(&self.inner.shared)
+    }
+
     pub fn id(&self) -> JournalId {
         self.inner.shared.state().id
     }

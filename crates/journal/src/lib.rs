@@ -23,6 +23,9 @@ mod recovery;
 mod seek;
 mod settings;
 mod shared;
+pub mod simulated;
+#[cfg(test)]
+mod simulation;
 mod state;
 mod status;
 mod walk;

@@ -197,9 +197,10 @@ impl ReaderState {
         }
     }
 
-    /// Whether the journal may refuse intake for this reader's sake.
-    pub(crate) fn may_refuse(&self) -> bool {
-        self.on_full == OnFull::Refuse && self.ever_attached
+    /// Whether the journal refuses intake for this reader's sake. `settled` is whether whoever wants a stored reader has
+    /// had the time to open it.
+    pub(crate) fn may_refuse(&self, settled: bool) -> bool {
+        self.on_full == OnFull::Refuse && (self.ever_attached || !settled)
     }
 
     fn pass(&mut self, entry_seq: Seq, segment: u64, offset: u64) {
@@ -349,6 +350,8 @@ pub(crate) struct State {
     pub readers: BTreeMap<Arc<str>, ReaderState>,
     generations: u64,
     pub closed: bool,
+    /// Whether readers that nobody opened count as abandoned.
+    pub settled: bool,
     /// Whether the cursor file is behind.
     pub cursors_dirty: bool,
     /// Whether the stored positions were lost, so that a reader that seems new may be an old one.
@@ -379,6 +382,7 @@ impl State {
             readers: BTreeMap::new(),
             generations: 0,
             closed: false,
+            settled: false,
             cursors_dirty: false,
             cursors_lost: false,
             damage: Vec::new(),
@@ -585,7 +589,7 @@ impl State {
         let blocked = self
             .readers
             .values()
-            .any(|reader| needed(reader) && reader.may_refuse());
+            .any(|reader| needed(reader) && reader.may_refuse(self.settled));
         if blocked && only_to_free {
             return false;
         }
@@ -594,7 +598,7 @@ impl State {
         for reader in self
             .readers
             .values_mut()
-            .filter(|reader| needed(reader) && !reader.may_refuse())
+            .filter(|reader| needed(reader) && !reader.may_refuse(self.settled))
         {
             reader.skip_to(&second, generation);
             self.cursors_dirty = true;

@@ -16,6 +16,8 @@ const HEADS_WINDOW_BYTES: usize = 16 << 10;
 /// What is read at once around a place that the disk cannot read: its usual unit of failure.
 const SECTOR_BYTES: usize = 4096;
 
+const ZEROS: [u8; ALIGN_BYTES as usize] = [0; ALIGN_BYTES as usize];
+
 /// Where to walk.
 #[derive(Clone, Copy)]
 pub(crate) struct Extent {
@@ -170,12 +172,12 @@ impl<'a> Walk<'a> {
             if window.is_empty() {
                 break;
             }
-            for start in (0..window.len()).step_by(ALIGN_BYTES as usize) {
-                let word = &window[start..window.len().min(start + ALIGN_BYTES as usize)];
-                if word.iter().all(|&byte| byte == 0) {
+            for (place, word) in window.chunks(ALIGN_BYTES as usize).enumerate() {
+                // Most of what is searched is reserved space, which reads as zeros.
+                if word == ZEROS || word.iter().all(|&byte| byte == 0) {
                     continue;
                 }
-                let here = at + start as u64;
+                let here = at + place as u64 * ALIGN_BYTES;
                 last_written = Some(here + word.len() as u64);
                 if here > offset && word.starts_with(&FRAME_MARKER) && self.head_at(here).is_some() {
                     self.extent.from = here;
@@ -207,7 +209,7 @@ impl<'a> Walk<'a> {
             Bodies::Check => WINDOW_BYTES,
             Bodies::Skip => HEADS_WINDOW_BYTES,
         };
-        let size = (self.extent.end - offset).min(size.max(wanted) as u64) as usize;
+        let size = self.extent.end.saturating_sub(offset).min(size.max(wanted) as u64) as usize;
         let mut buffer = vec![0; size];
         let read = match self.file.read_at(&mut buffer, offset) {
             Ok(read) => read,

@@ -216,7 +216,7 @@ impl Finish {
         let headers = request.headers();
         let uri = request.uri();
         let (parent, suggested, link) = caller(telemetry.trust(), headers);
-        let state = RequestState::default();
+        let state = RequestState::new(telemetry.clone());
         let parent = parent.with_value(state.clone());
 
         let method = method_name(request.method());
@@ -288,7 +288,7 @@ impl Finish {
         self.status = Some(StatusCode::INTERNAL_SERVER_ERROR);
         self.content_type = Some("application/json".to_owned());
         let _inside = self.enter();
-        let message = trackline_sdk::panics::caught(panic);
+        let message = trackline_sdk::panics::caught(&self.telemetry, panic);
         let span = self.context.span();
         span.set_attribute(KeyValue::new("error.type", trackline_sdk::panics::PANIC));
         span.set_status(Status::error(message));

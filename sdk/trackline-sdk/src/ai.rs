@@ -7,7 +7,7 @@ use opentelemetry::trace::TraceContextExt;
 use opentelemetry::{Context, KeyValue};
 use serde::Deserialize;
 
-use crate::telemetry::Telemetry;
+use crate::request::RequestState;
 
 /// One call of a model.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,16 +57,15 @@ impl Usage {
 /// Writes a call's usage on the current span and returns its cost in US dollars. `None`: the model has no known price;
 /// the span then has no `cost.usd`, rather than a wrong one.
 pub fn record_usage(usage: &Usage) -> Option<f64> {
-    let cost = usage.cost_usd.or_else(|| {
-        Telemetry::global()
-            .prices()
-            .cost(&usage.model, usage.input_tokens, usage.output_tokens)
-    });
     let tokens = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
     Context::map_current(|context| {
+        let cost = usage.cost_usd.or_else(|| {
+            let prices = RequestState::telemetry_of(context).prices();
+            prices.cost(&usage.model, usage.input_tokens, usage.output_tokens)
+        });
         let span = context.span();
         if !span.is_recording() {
-            return;
+            return cost;
         }
         span.set_attributes([
             KeyValue::new("gen_ai.operation.name", usage.operation.clone()),
@@ -78,8 +77,8 @@ pub fn record_usage(usage: &Usage) -> Option<f64> {
         if let Some(cost) = cost {
             span.set_attribute(KeyValue::new("cost.usd", cost));
         }
-    });
-    cost
+        cost
+    })
 }
 
 /// What models cost.

@@ -23,21 +23,27 @@ pub(crate) fn install() {
         let (path, line) = info
             .location()
             .map_or((String::new(), 0), |at| (at.file().to_owned(), at.line()));
-        log(&message, path, line, Some(Backtrace::force_capture().to_string()));
+        log(
+            Telemetry::global(),
+            &message,
+            path,
+            line,
+            Some(Backtrace::force_capture().to_string()),
+        );
         LOGGED.set(true);
     }));
 }
 
-/// Makes sure that a caught panic is in the logs; call it in the context of its span. Returns its message.
-pub fn caught(payload: &(dyn Any + Send)) -> String {
+/// Makes sure that a caught panic is in the logs of `telemetry`; call it in the context of its span. Returns its message.
+pub fn caught(telemetry: &Telemetry, payload: &(dyn Any + Send)) -> String {
     let message = text(payload);
     if !LOGGED.replace(false) {
-        log(&message, String::new(), 0, None);
+        log(telemetry, &message, String::new(), 0, None);
     }
     message
 }
 
-fn log(message: &str, path: String, line: u32, stack: Option<String>) {
+fn log(telemetry: &Telemetry, message: &str, path: String, line: u32, stack: Option<String>) {
     let mut fields: crate::logs::Fields = vec![
         (Cow::Borrowed("error.type"), PANIC.into()),
         (Cow::Borrowed("error.message"), message.to_owned().into()),
@@ -56,7 +62,7 @@ fn log(message: &str, path: String, line: u32, stack: Option<String>) {
         path: file!(),
         line: line!(),
     };
-    Telemetry::global().log_failure(&here, format!("panic: {message}"), fields);
+    telemetry.log_failure(&here, format!("panic: {message}"), fields);
 }
 
 fn text(payload: &(dyn Any + Send)) -> String {

@@ -4,6 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use opentelemetry::Context;
 
+use crate::telemetry::Telemetry;
+
 /// Whom a request is for, as the handlers found out.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Identity {
@@ -17,18 +19,37 @@ pub struct Identity {
     pub session_seconds: Option<f64>,
 }
 
-/// The place in a request's context where its identity is collected.
-#[derive(Debug, Clone, Default)]
-pub struct RequestState(Arc<Mutex<Identity>>);
+/// What travels in a request's context: the telemetry it is recorded by, and the place where its identity is collected.
+#[derive(Debug, Clone)]
+pub struct RequestState {
+    telemetry: Telemetry,
+    identity: Arc<Mutex<Identity>>,
+}
 
 impl RequestState {
+    /// The state of a request that begins now.
+    pub fn new(telemetry: Telemetry) -> RequestState {
+        RequestState {
+            telemetry,
+            identity: Arc::default(),
+        }
+    }
+
+    /// The telemetry that records what happens in `context`.
+    pub(crate) fn telemetry_of(context: &Context) -> &Telemetry {
+        match context.get::<RequestState>() {
+            Some(state) => &state.telemetry,
+            None => Telemetry::global(),
+        }
+    }
+
     /// What has been said so far.
     pub fn identity(&self) -> Identity {
         self.with(|identity| identity.clone())
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut Identity) -> T) -> T {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        change(&mut self.identity.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

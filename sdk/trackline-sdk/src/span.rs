@@ -10,6 +10,7 @@ use opentelemetry::trace::{FutureExt, Link, Span as _, SpanContext, SpanKind, St
 use opentelemetry::{Context, ContextGuard, Key, KeyValue, Value};
 
 use crate::logs::error_span::{UNKNOWN, causes, type_name};
+use crate::request::RequestState;
 use crate::telemetry::Telemetry;
 use crate::tracking::TrackingId;
 
@@ -84,7 +85,7 @@ impl SpanBuilder {
     /// [`ActiveSpan::end`].
     pub fn start(self) -> ActiveSpan {
         let parent = self.parent.unwrap_or_else(Context::current);
-        let Some(tracer) = Telemetry::global().tracer() else {
+        let Some(tracer) = RequestState::telemetry_of(&parent).tracer() else {
             return ActiveSpan { context: parent };
         };
         let mut builder = tracer.span_builder(self.name).with_kind(self.kind);

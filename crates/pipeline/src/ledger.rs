@@ -9,7 +9,7 @@
 //! without locks; a book is registered when the graph is built and found by its holder through an `Arc`.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use model::Signal;
@@ -112,7 +112,8 @@ pub struct ReaderBook {
     accepted: AtomicU64,
     carried: AtomicU64,
     delivered: AtomicU64,
-    pending: AtomicU64,
+    /// Below zero for a moment, when a reader is quicker than the callback that tells of the append.
+    pending: AtomicI64,
     dropped: ByReason,
     retries: AtomicU64,
     skipped_records: AtomicU64,
@@ -122,13 +123,13 @@ impl ReaderBook {
     /// Items became durable in the journal for this reader (or entered the exporter, when there is no journal).
     pub fn accepted(&self, items: u64) {
         self.accepted.fetch_add(items, Ordering::Relaxed);
-        self.pending.fetch_add(items, Ordering::Relaxed);
+        self.pending.fetch_add(items as i64, Ordering::Relaxed);
     }
 
     /// Items that an earlier run had acknowledged and the journal still held.
     pub fn carried(&self, items: u64) {
         self.carried.fetch_add(items, Ordering::Relaxed);
-        self.pending.fetch_add(items, Ordering::Relaxed);
+        self.pending.fetch_add(items as i64, Ordering::Relaxed);
     }
 
     /// The exporter's answer for items that will not be sent again.
@@ -143,12 +144,7 @@ impl ReaderBook {
 
     /// The cursor has passed these items.
     pub fn passed(&self, items: u64) {
-        // Wrapping would turn a counting error into an absurd gauge; it shows as an imbalance either way.
-        let _ = self
-            .pending
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |pending| {
-                Some(pending.saturating_sub(items))
-            });
+        self.pending.fetch_sub(items as i64, Ordering::Relaxed);
     }
 
     /// A request to the backend is tried once more.
@@ -160,17 +156,26 @@ impl ReaderBook {
         self.delivered.load(Ordering::Relaxed)
     }
 
+    /// Items behind the journal whose outcome is open.
     pub fn pending(&self) -> u64 {
-        self.pending.load(Ordering::Relaxed)
+        self.pending.load(Ordering::Relaxed).max(0) as u64
     }
 
     pub fn drops(&self) -> &ByReason {
         &self.dropped
     }
 
-    /// How many journal records this reader gave up because the journal was full; their items are no longer known, the journal counts records.
-    pub fn set_skipped_records(&self, records: u64) {
+    /// How many records of this reader the journal gave up unread, because it was full. It knows records, not items; once nothing else is
+    /// pending (`at_rest`), what still is has been given up with them.
+    pub fn skipped(&self, records: u64, at_rest: bool) {
+        let before = self.skipped_records.load(Ordering::Relaxed);
+        if !at_rest || records <= before {
+            return;
+        }
         self.skipped_records.store(records, Ordering::Relaxed);
+        let items = self.pending();
+        self.dropped(items, Reason::SkippedOldest);
+        self.passed(items);
     }
 }
 
@@ -232,7 +237,7 @@ impl Ledger {
             accepted: AtomicU64::new(0),
             carried: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
-            pending: AtomicU64::new(0),
+            pending: AtomicI64::new(0),
             dropped: ByReason::default(),
             retries: AtomicU64::new(0),
             skipped_records: AtomicU64::new(0),
@@ -271,7 +276,7 @@ impl Ledger {
                     accepted: load(&book.accepted),
                     carried: load(&book.carried),
                     delivered: load(&book.delivered),
-                    pending: load(&book.pending),
+                    pending: book.pending.load(Ordering::Relaxed),
                     dropped: reasons(&book.dropped),
                     skipped_records: load(&book.skipped_records),
                     retries: load(&book.retries),
@@ -320,7 +325,7 @@ pub struct ReaderCounts {
     pub accepted: u64,
     pub carried: u64,
     pub delivered: u64,
-    pub pending: u64,
+    pub pending: i64,
     pub dropped: Reasons,
     pub skipped_records: u64,
     pub retries: u64,
@@ -361,9 +366,8 @@ impl Snapshot {
             }
         }
         for reader in &self.readers {
-            let out = reader.delivered + reader.pending + reader.dropped.total();
-            let taken = reader.accepted + reader.carried;
-            // Records that were given up unread are known by number only; their items stay pending.
+            let out = (reader.delivered + reader.dropped.total()) as i64 + reader.pending;
+            let taken = (reader.accepted + reader.carried) as i64;
             if out != taken {
                 lines.push(format!(
                     "{} to {}: accepted {} + carried {} = {taken} but delivered {} + pending {} + dropped {} = {out}",

@@ -29,7 +29,10 @@ impl DeadLetter {
         for entry in std::fs::read_dir(&directory)? {
             used += entry?.metadata()?.len();
         }
-        Ok(DeadLetter { directory, used_bytes: Mutex::new(used) })
+        Ok(DeadLetter {
+            directory,
+            used_bytes: Mutex::new(used),
+        })
     }
 
     /// Writes a request down; `false` if the directory is at its bound. Blocks on the disk.
@@ -40,7 +43,9 @@ impl DeadLetter {
         if *used + length > MAX_BYTES {
             return Ok(false);
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_nanos());
         let mut nanos = now;
         loop {
             let path = self.directory.join(format!("{nanos}-{}-{reason}.pb", batch.signal));
@@ -70,7 +75,10 @@ mod tests {
         let batch = spans(0..3);
         assert!(letters.put(&batch, Reason::BackendRejected).expect("writes"));
         assert!(letters.put(&batch, Reason::BackendRejected).expect("writes"));
-        let files: Vec<_> = std::fs::read_dir(&path).expect("lists").map(|entry| entry.expect("entry").path()).collect();
+        let files: Vec<_> = std::fs::read_dir(&path)
+            .expect("lists")
+            .map(|entry| entry.expect("entry").path())
+            .collect();
         assert_eq!(files.len(), 2);
         assert_eq!(std::fs::read(&files[0]).expect("reads"), batch.payload);
         let reopened = DeadLetter::open(path).expect("opens");

@@ -12,13 +12,28 @@
 pub mod ack;
 pub mod budget;
 pub mod component;
+pub mod config;
+mod dead_letter;
+mod direct;
+pub mod graph;
 pub mod intake;
+mod keeping;
 pub mod ledger;
+mod line;
+pub mod plan;
+pub mod processors;
+mod reader;
 pub mod reason;
+mod recent;
+pub mod record;
+pub mod sending;
+#[cfg(test)]
+mod testing;
 
 pub use ack::{Ack, AckFuture, Outcome, Rejection};
 pub use budget::{Budget, Lease};
-pub use component::{BoxFuture, Entry, Exporter, KeepError, Keeper, OnKept, Processor, Sink};
+pub use component::{BoxFuture, Entry, Exporter, JournalId, KeepError, Keeper, OnKept, Processor, Sink};
+pub use graph::Graph;
 pub use intake::Intake;
 pub use ledger::Ledger;
 pub use reason::Reason;

@@ -29,7 +29,9 @@ impl Recent {
         kept.bytes += batch.payload.len();
         kept.batches.push_back((seq, batch));
         while kept.bytes > RECENT_BYTES {
-            let Some((_, oldest)) = kept.batches.pop_front() else { break };
+            let Some((_, oldest)) = kept.batches.pop_front() else {
+                break;
+            };
             kept.bytes -= oldest.payload.len();
         }
     }
@@ -72,7 +74,10 @@ mod tests {
         }
         assert!(recent.get(4, false).is_none(), "beyond the bound");
         assert!(recent.get(7, false).is_none(), "another stream's");
-        assert!(recent.get(6, false).is_some() && recent.get(6, false).is_some(), "several readers find the same");
+        assert!(
+            recent.get(6, false).is_some() && recent.get(6, false).is_some(),
+            "several readers find the same"
+        );
         assert!(recent.get(8, true).is_some());
         assert!(recent.get(6, false).is_none(), "the only reader has passed it");
         recent.put(12, spans([77]));

@@ -112,7 +112,11 @@ pub struct Sending {
 
 impl Sending {
     pub fn new(timeout: Duration, retry: Retry, queue: &Queue) -> Sending {
-        let consumers = if queue.enabled { queue.num_consumers.clamp(1, MAX_CONSUMERS) } else { 1 };
+        let consumers = if queue.enabled {
+            queue.num_consumers.clamp(1, MAX_CONSUMERS)
+        } else {
+            1
+        };
         Sending {
             timeout,
             retry,
@@ -125,9 +129,15 @@ impl Sending {
 
     /// For exporters on this machine: in order, one at a time, and nothing is given up.
     pub fn local() -> Sending {
-        let queue = Queue { enabled: false, ..Queue::default() };
+        let queue = Queue {
+            enabled: false,
+            ..Queue::default()
+        };
         let timeout = Duration::from_secs(60);
-        Sending { on_full: OnFull::Refuse, ..Sending::new(timeout, Retry::default(), &queue) }
+        Sending {
+            on_full: OnFull::Refuse,
+            ..Sending::new(timeout, Retry::default(), &queue)
+        }
     }
 }
 
@@ -140,7 +150,10 @@ pub struct Backoff<'a> {
 
 impl<'a> Backoff<'a> {
     pub fn new(retry: &'a Retry) -> Backoff<'a> {
-        Backoff { retry, next: retry.initial_interval }
+        Backoff {
+            retry,
+            next: retry.initial_interval,
+        }
     }
 
     /// The next wait: ours, or longer if the backend asked for longer.
@@ -159,7 +172,10 @@ mod tests {
 
     #[test]
     fn waits_grow_to_the_bound_and_heed_the_backend() {
-        let retry = Retry { randomization_factor: 0.0, ..Retry::default() };
+        let retry = Retry {
+            randomization_factor: 0.0,
+            ..Retry::default()
+        };
         let mut backoff = Backoff::new(&retry);
         let waits: Vec<f32> = (0..6).map(|_| backoff.wait(Duration::ZERO).as_secs_f32()).collect();
         assert_eq!(waits, [5.0, 7.5, 11.25, 16.875, 25.3125, 30.0]);

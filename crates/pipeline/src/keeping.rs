@@ -1,0 +1,172 @@
+//! Why: what stands between the journal and an exporter that keeps data itself, the store. It runs on a thread of its own, because keeping is computing;
+//! the cursor moves when the keeper says that positions are durable in it, never before.
+
+use std::collections::VecDeque;
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use journal::Seq;
+use model::Batch;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use crate::component::{JournalId, KeepError, Keeper};
+use crate::reader::{Phase, Source, Taken};
+use crate::reason::Reason;
+
+/// Records that are handed over at once.
+const MAX_RECORDS: usize = 64;
+
+/// Bytes of records, compressed, that are handed over at once: inflated some 30 MB at most in practice.
+const MAX_RECORD_BYTES: usize = 4 << 20;
+
+/// The first wait after the keeper said "later", doubled up to the last.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LAST_WAIT: Duration = Duration::from_secs(5);
+
+/// How often a draining reader looks whether it has caught up.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// One pipeline's reader for one keeper.
+pub(crate) struct Keeping {
+    pub source: Source,
+    pub keeper: Arc<dyn Keeper>,
+    pub journal: JournalId,
+    /// Handed over and not yet durable there: position and items.
+    handed: Mutex<VecDeque<(Seq, u64)>>,
+}
+
+impl Keeping {
+    pub fn new(source: Source, keeper: Arc<dyn Keeper>, journal: JournalId) -> Keeping {
+        Keeping {
+            source,
+            keeper,
+            journal,
+            handed: Mutex::default(),
+        }
+    }
+
+    /// Positions have become durable in the keeper.
+    pub fn kept(&self, positions: RangeInclusive<u64>) {
+        let mut seqs = Vec::new();
+        let mut items = 0;
+        self.handed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(seq, of)| {
+                let kept = positions.contains(seq);
+                if kept {
+                    seqs.push(*seq);
+                    items += of;
+                }
+                !kept
+            });
+        self.source.book.delivered(items);
+        self.source.book.passed(items);
+        self.source.reader.ack_many(&seqs);
+    }
+
+    /// Reads and hands over until the journal is closed or the graph says so. Blocks its thread.
+    pub fn run(&self, runtime: &Handle, mut phase: watch::Receiver<Phase>) {
+        loop {
+            let deliveries = runtime.block_on(async {
+                loop {
+                    let draining = *phase.borrow_and_update() == Phase::Draining;
+                    tokio::select! {
+                        biased;
+                        _ = phase.wait_for(|phase| *phase == Phase::Abandoned) => return None,
+                        deliveries = self.source.reader.recv(MAX_RECORDS, MAX_RECORD_BYTES) => return deliveries,
+                        () = tokio::time::sleep(LOOK_INTERVAL), if draining => {
+                            if self.source.is_caught_up() {
+                                return None;
+                            }
+                        }
+                        _ = phase.changed(), if !draining => {}
+                    }
+                }
+            });
+            let Some(deliveries) = deliveries else { return };
+            let mut run: Vec<(Seq, Batch)> = Vec::with_capacity(deliveries.len());
+            for delivery in &deliveries {
+                match self.source.take(delivery) {
+                    Taken::Batch(seq, batch) => run.push((seq, batch)),
+                    Taken::Unreadable(seq) => self.source.reader.ack(seq),
+                    // The range that is handed over must not cover what was left out.
+                    Taken::Newer => {
+                        if !self.hand_over(std::mem::take(&mut run), runtime, &mut phase) {
+                            return;
+                        }
+                    }
+                }
+            }
+            if !self.hand_over(run, runtime, &mut phase) {
+                return;
+            }
+        }
+    }
+
+    /// Gives a run of records to the keeper, as often as it takes; `false` when everything is to stop.
+    fn hand_over(&self, run: Vec<(Seq, Batch)>, runtime: &Handle, phase: &mut watch::Receiver<Phase>) -> bool {
+        let (Some((first, _)), Some((last, _))) = (run.first(), run.last()) else {
+            return true;
+        };
+        let positions = *first..=*last;
+        let numbers = run.iter().map(|(seq, batch)| (*seq, u64::from(batch.items)));
+        self.handed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(numbers);
+        let batches: Vec<Batch> = run.into_iter().map(|(_, batch)| batch).collect();
+        let mut wait = FIRST_WAIT;
+        loop {
+            match self
+                .keeper
+                .keep(self.source.reader.name(), self.journal, positions.clone(), &batches)
+            {
+                Ok(()) => return true,
+                Err(KeepError::Never(message)) => {
+                    tracing::error!(
+                        reader = self.source.reader.name(),
+                        "not kept, and passed over: {message}"
+                    );
+                    self.never(positions);
+                    return true;
+                }
+                Err(KeepError::Later(message)) => {
+                    tracing::warn!(reader = self.source.reader.name(), "not kept yet: {message}");
+                    self.source.book.retried();
+                    let stop = runtime.block_on(async {
+                        tokio::select! {
+                            () = tokio::time::sleep(wait) => false,
+                            _ = phase.wait_for(|phase| *phase != Phase::Running) => true,
+                        }
+                    });
+                    if stop {
+                        return false;
+                    }
+                    wait = (wait * 2).min(LAST_WAIT);
+                }
+            }
+        }
+    }
+
+    fn never(&self, positions: RangeInclusive<u64>) {
+        let mut seqs = Vec::new();
+        let mut items = 0;
+        self.handed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(seq, of)| {
+                let gone = positions.contains(seq);
+                if gone {
+                    seqs.push(*seq);
+                    items += of;
+                }
+                !gone
+            });
+        self.source.book.dropped(items, Reason::BackendRejected);
+        self.source.book.passed(items);
+        self.source.reader.ack_many(&seqs);
+    }
+}

@@ -1,0 +1,95 @@
+//! Why: the part of a pipeline that runs in the request. A batch passes the stateless processors and then becomes durable: in the journal, or, if there
+//! is none, at the exporters.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use journal::{AppendError, Journal};
+use model::Batch;
+
+use crate::ack::{Ack, Outcome};
+use crate::component::{Entry, Processor};
+use crate::intake::SHUTDOWN_RETRY_AFTER;
+use crate::ledger::ReaderBook;
+use crate::reason::Reason;
+use crate::recent::Recent;
+use crate::record;
+
+/// What a client is told to wait when the journal cannot be written: somebody has to look at the disk first.
+const FAILED_RETRY_AFTER: Duration = Duration::from_secs(30);
+
+/// A pipeline as a door sees it.
+pub(crate) struct Line {
+    pub processors: Vec<Arc<dyn Processor>>,
+    pub end: End,
+}
+
+pub(crate) enum End {
+    Journal(Appender),
+    /// One per exporter.
+    Direct(Vec<Arc<dyn Entry>>),
+}
+
+/// Puts batches into a pipeline's stream of the journal.
+pub(crate) struct Appender {
+    pub journal: Journal,
+    pub stream: Arc<str>,
+    /// One per exporter of the pipeline.
+    pub books: Arc<[Arc<ReaderBook>]>,
+    pub recent: Arc<Recent>,
+}
+
+impl Entry for Line {
+    fn enter(&self, mut batch: Batch, ack: Ack) {
+        for processor in &self.processors {
+            match processor.process(batch) {
+                Ok(processed) => batch = processed,
+                Err(outcome) => return ack.resolve(outcome),
+            }
+        }
+        match &self.end {
+            End::Journal(appender) => appender.append(batch, ack),
+            End::Direct(exporters) => match NonZeroUsize::new(exporters.len()) {
+                Some(ways) => {
+                    for (exporter, part) in exporters.iter().zip(ack.split(ways)) {
+                        exporter.enter(batch.clone(), part);
+                    }
+                }
+                None => ack.resolve(Outcome::Rejected {
+                    reason: Reason::NoPipeline.into(),
+                    items: batch.items,
+                }),
+            },
+        }
+    }
+}
+
+impl Appender {
+    fn append(&self, batch: Batch, ack: Ack) {
+        let record = match record::from_batch(&self.stream, &batch) {
+            Ok(record) => record,
+            Err(error) => return ack.resolve(Outcome::rejected(Reason::TooLarge, error.to_string(), batch.items)),
+        };
+        let books = Arc::clone(&self.books);
+        let recent = Arc::clone(&self.recent);
+        self.journal.append(record, move |appended| {
+            let outcome = match appended {
+                Ok(seq) => {
+                    for book in books.iter() {
+                        book.accepted(u64::from(batch.items));
+                    }
+                    recent.put(seq, batch);
+                    Outcome::Delivered
+                }
+                Err(AppendError::Full { retry_after, .. }) => Outcome::retry(retry_after, Reason::JournalFull),
+                Err(AppendError::Failed) => Outcome::retry(FAILED_RETRY_AFTER, Reason::JournalFailed),
+                Err(AppendError::Closed) => Outcome::retry(SHUTDOWN_RETRY_AFTER, Reason::ShuttingDown),
+                Err(error @ AppendError::TooLarge { .. }) => {
+                    Outcome::rejected(Reason::TooLarge, error.to_string(), batch.items)
+                }
+            };
+            ack.resolve(outcome);
+        });
+    }
+}

@@ -1,0 +1,328 @@
+//! Why: from a configuration to a plan in one step and without I/O, so that `trackline config` and `validate` say what would run, and mistakes show
+//! before anything is opened.
+//!
+//! The planner places the journal. Processors that hold nothing run in the request, in their order; `batch` says how much a reader takes; the journal
+//! stands between them, before the fan-out to exporters. Because `batch` is no station, a stateless processor written behind it runs before the journal
+//! all the same: what it removes never reaches the disk.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use model::Signal;
+
+use crate::component::Processor;
+use crate::config::{Component, Config, Journal, Problem, Problems, Reference, Section, suggest};
+use crate::processors::{Step, Take};
+
+/// One line of a table of components: the caller's, because nothing here knows a component by name.
+pub struct Kind<T> {
+    /// Its key in the configuration.
+    pub name: &'static str,
+    /// What it takes or gives; empty for what has no signal (extensions, processors that take all).
+    pub signals: &'static [Signal],
+    /// Reads its settings.
+    pub parse: fn(&Section<'_>) -> Result<T, Problems>,
+}
+
+/// The tables of all kinds.
+pub struct Tables<'t, R, X, N> {
+    pub receivers: &'t [Kind<R>],
+    pub processors: &'t [Kind<Step>],
+    pub exporters: &'t [Kind<X>],
+    pub extensions: &'t [Kind<N>],
+}
+
+/// A component with its settings read.
+#[derive(Debug, Clone)]
+pub struct Planned<T> {
+    pub name: Arc<str>,
+    pub settings: T,
+}
+
+/// What is to run.
+pub struct Plan<R, X, N> {
+    pub receivers: Vec<Planned<R>>,
+    pub exporters: Vec<Planned<X>>,
+    pub extensions: Vec<Planned<N>>,
+    pub pipelines: Vec<PlannedPipeline>,
+    pub journal: Journal,
+    /// What is not wrong but probably not meant.
+    pub warnings: Problems,
+}
+
+/// One pipeline, cut where the journal stands.
+pub struct PlannedPipeline {
+    pub name: Arc<str>,
+    pub signal: Signal,
+    pub receivers: Vec<Arc<str>>,
+    /// In the request, in this order.
+    pub in_request: Vec<(Arc<str>, Arc<dyn Processor>)>,
+    /// How much a reader takes at once.
+    pub take: Take,
+    /// Which processor said so.
+    pub take_from: Option<Arc<str>>,
+    pub exporters: Vec<Arc<str>>,
+}
+
+/// Makes the plan, or says everything that is wrong with the configuration.
+pub fn plan<R, X, N>(config: &Config, tables: &Tables<'_, R, X, N>) -> Result<Plan<R, X, N>, Problems> {
+    let mut problems = Vec::new();
+    let receivers = read_all(config, "receiver", &config.receivers, tables.receivers, &mut problems);
+    let processors = read_all(
+        config,
+        "processor",
+        &config.processors,
+        tables.processors,
+        &mut problems,
+    );
+    let exporters = read_all(config, "exporter", &config.exporters, tables.exporters, &mut problems);
+    let extensions = read_all(
+        config,
+        "extension",
+        &config.extensions,
+        tables.extensions,
+        &mut problems,
+    );
+
+    let mut pipelines = Vec::new();
+    for pipeline in &config.pipelines {
+        for (what, list) in [("receivers", &pipeline.receivers), ("exporters", &pipeline.exporters)] {
+            if list.is_empty() {
+                problems.push(Problem::new(
+                    pipeline.span,
+                    format!("the pipeline `{}` has no {what}", pipeline.id),
+                ));
+            }
+        }
+        let signal = pipeline.signal;
+        for reference in &pipeline.receivers {
+            let found = resolve("receiver", reference, &config.receivers, &mut problems);
+            if let Some(kind) = found.and_then(|found| kind_of(found, tables.receivers)) {
+                check_signal("receiver", reference, kind, signal, &mut problems);
+            }
+        }
+        for reference in &pipeline.exporters {
+            let found = resolve("exporter", reference, &config.exporters, &mut problems);
+            if let Some(kind) = found.and_then(|found| kind_of(found, tables.exporters)) {
+                check_signal("exporter", reference, kind, signal, &mut problems);
+            }
+        }
+        let mut in_request = Vec::new();
+        let mut take: Option<(Arc<str>, Take)> = None;
+        for reference in &pipeline.processors {
+            if resolve("processor", reference, &config.processors, &mut problems).is_none() {
+                continue;
+            }
+            let name = reference.id.to_arc();
+            match processors
+                .iter()
+                .find(|planned| *planned.name == *name)
+                .map(|planned| planned.settings.clone())
+            {
+                Some(Step::InRequest(processor)) => in_request.push((name, processor)),
+                Some(Step::Take(_)) if take.is_some() => {
+                    let message = format!("`{name}` is the second in this pipeline to say how much is sent at once");
+                    problems.push(Problem::new(reference.span, message));
+                }
+                Some(Step::Take(settings)) => take = Some((name, settings)),
+                // Its settings did not read; that has been reported.
+                None => {}
+            }
+        }
+        let names = |list: &[Reference]| list.iter().map(|reference| reference.id.to_arc()).collect();
+        pipelines.push(PlannedPipeline {
+            name: pipeline.id.to_arc(),
+            signal,
+            receivers: names(&pipeline.receivers),
+            in_request,
+            take: take.as_ref().map(|(_, take)| *take).unwrap_or_default(),
+            take_from: take.map(|(name, _)| name),
+            exporters: names(&pipeline.exporters),
+        });
+    }
+
+    let mut started = Vec::new();
+    let mut extensions: Vec<Option<Planned<N>>> = extensions.into_iter().map(Some).collect();
+    for reference in &config.started_extensions {
+        resolve("extension", reference, &config.extensions, &mut problems);
+        let at = extensions
+            .iter()
+            .position(|slot| slot.as_ref().is_some_and(|it| *it.name == *reference.id.as_str()));
+        started.extend(at.and_then(|at| extensions[at].take()));
+    }
+    if !problems.is_empty() {
+        return Err(config.problems(problems));
+    }
+
+    let mut warnings = config.warnings.clone();
+    let used = |name: &str| {
+        pipelines.iter().any(|pipeline| {
+            let processors = pipeline
+                .in_request
+                .iter()
+                .map(|(name, _)| name)
+                .chain(&pipeline.take_from);
+            pipeline
+                .receivers
+                .iter()
+                .chain(&pipeline.exporters)
+                .chain(processors)
+                .any(|used| **used == *name)
+        })
+    };
+    for (what, components) in [
+        ("receiver", &config.receivers),
+        ("processor", &config.processors),
+        ("exporter", &config.exporters),
+    ] {
+        for unused in components.iter().filter(|component| !used(component.id.as_str())) {
+            let message = format!("no pipeline uses the {what} `{}`; it is not started", unused.id);
+            warnings.push(Problem::new(unused.span, message));
+        }
+    }
+    for unused in extensions.iter().flatten() {
+        if let Some(component) = config
+            .extensions
+            .iter()
+            .find(|component| *component.id.as_str() == *unused.name)
+        {
+            let message = format!(
+                "`service.extensions` does not list `{}`; it is not started",
+                unused.name
+            );
+            warnings.push(Problem::new(component.span, message));
+        }
+    }
+    let in_pipelines = |name: &Arc<str>, of: fn(&PlannedPipeline) -> &Vec<Arc<str>>| {
+        pipelines.iter().any(|pipeline| of(pipeline).contains(name))
+    };
+    let receivers = receivers
+        .into_iter()
+        .filter(|it| in_pipelines(&it.name, |pipeline| &pipeline.receivers))
+        .collect();
+    let exporters = exporters
+        .into_iter()
+        .filter(|it| in_pipelines(&it.name, |pipeline| &pipeline.exporters))
+        .collect();
+    Ok(Plan {
+        receivers,
+        exporters,
+        extensions: started,
+        journal: config.journal.clone(),
+        warnings: config.problems(warnings),
+        pipelines,
+    })
+}
+
+fn kind_of<'t, T>(component: &Component, table: &'t [Kind<T>]) -> Option<&'t Kind<T>> {
+    table.iter().find(|kind| kind.name == component.id.kind())
+}
+
+fn read_all<T>(
+    config: &Config,
+    what: &str,
+    components: &[Component],
+    table: &[Kind<T>],
+    problems: &mut Vec<Problem>,
+) -> Vec<Planned<T>> {
+    let mut planned = Vec::new();
+    for component in components {
+        let Some(kind) = kind_of(component, table) else {
+            let problem = Problem::new(component.span, format!("unknown {what} `{}`", component.id.kind()));
+            problems.push(problem.hint(suggest(component.id.kind(), table.iter().map(|kind| kind.name))));
+            continue;
+        };
+        match (kind.parse)(&config.section(component)) {
+            Ok(settings) => planned.push(Planned {
+                name: component.id.to_arc(),
+                settings,
+            }),
+            Err(more) => problems.extend(more.list),
+        }
+    }
+    planned
+}
+
+fn resolve<'c>(
+    what: &str,
+    reference: &Reference,
+    components: &'c [Component],
+    problems: &mut Vec<Problem>,
+) -> Option<&'c Component> {
+    let found = components.iter().find(|component| component.id == reference.id);
+    if found.is_none() {
+        let problem = Problem::new(reference.span, format!("the {what} `{}` is not defined", reference.id));
+        problems.push(problem.hint(suggest(
+            reference.id.as_str(),
+            components.iter().map(|component| component.id.as_str()),
+        )));
+    }
+    found
+}
+
+fn check_signal<T>(what: &str, reference: &Reference, kind: &Kind<T>, signal: Signal, problems: &mut Vec<Problem>) {
+    if !kind.signals.is_empty() && !kind.signals.contains(&signal) {
+        let takes: Vec<&str> = kind.signals.iter().map(|signal| signal.as_str()).collect();
+        let message = format!("the {what} `{}` has nothing to do with {signal}", reference.id);
+        let hint = format!("it is for {}", takes.join(" and "));
+        problems.push(Problem::new(reference.span, message).hint(hint));
+    }
+}
+
+impl<R, X, N> Plan<R, X, N> {
+    /// A picture of where everything stands; `journal` says where the journal is (nothing, if there is none).
+    pub fn describe(&self, journal: Option<&str>) -> String {
+        let mut out = String::new();
+        for pipeline in &self.pipelines {
+            let _ = writeln!(out, "{}", pipeline.name);
+            let mut stations = vec![pipeline.receivers.join(", ")];
+            stations.extend(pipeline.in_request.iter().map(|(name, _)| name.to_string()));
+            if journal.is_some() {
+                stations.push("[journal]".to_owned());
+            }
+            let _ = writeln!(out, "  in the request   {}", stations.join(" ─► "));
+            let take = describe_take(pipeline);
+            for (index, exporter) in pipeline.exporters.iter().enumerate() {
+                let title = match (index, journal) {
+                    (0, Some(_)) => "behind it      ",
+                    (0, None) => "acknowledged by",
+                    _ => "               ",
+                };
+                let branch = if index + 1 == pipeline.exporters.len() {
+                    "└─►"
+                } else {
+                    "├─►"
+                };
+                let _ = writeln!(out, "  {title}  {branch} {exporter}{take}");
+            }
+        }
+        match journal {
+            Some(place) => {
+                let _ = writeln!(out, "journal: {place}");
+            }
+            None => {
+                let _ = writeln!(
+                    out,
+                    "journal: none; a sender hears \"accepted\" when the exporters have it"
+                );
+            }
+        }
+        out
+    }
+}
+
+fn describe_take(pipeline: &PlannedPipeline) -> String {
+    let Some(name) = &pipeline.take_from else {
+        return String::new();
+    };
+    let unit = pipeline.signal.items();
+    let mut text = match pipeline.take.items {
+        u32::MAX => format!(" ({name}: after {:?}", pipeline.take.wait),
+        items => format!(" ({name}: {items} {unit} or {:?}", pipeline.take.wait),
+    };
+    if let Some(max) = pipeline.take.max_items {
+        let _ = write!(text, ", at most {max}");
+    }
+    text.push(')');
+    text
+}

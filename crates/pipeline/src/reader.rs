@@ -1,0 +1,404 @@
+//! Why: what stands between the journal and an exporter. It takes records as they become durable, forms requests, keeps a window of them in flight,
+//! repeats what the backend refuses for now, and moves the cursor past what is settled. An exporter whose backend is down simply stands still here.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use journal::{Delivery, Journal, Seq};
+use model::{Batch, edit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::ack::Outcome;
+use crate::component::Exporter;
+use crate::dead_letter::DeadLetter;
+use crate::ledger::ReaderBook;
+use crate::processors::Take;
+use crate::reason::Reason;
+use crate::recent::Recent;
+use crate::record::{self, RecordError};
+use crate::sending::{Backoff, Sending};
+
+/// Records that are taken from the journal at once.
+const MAX_RECORDS: usize = 64;
+
+/// Bytes of records, compressed, that are taken from the journal at once: inflated some 30 MB at most in practice.
+const MAX_RECORD_BYTES: usize = 4 << 20;
+
+/// The payload of one request, inflated: gRPC servers refuse messages over 4 MiB unless told otherwise.
+const MAX_REQUEST_BYTES: usize = 3 << 20;
+
+/// How often a reader that stands still looks whether it has fallen behind its `queue_size`, and a draining one whether it has caught up.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// What the graph wants of its readers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    Running,
+    /// Nothing new comes: finish what is there, but repeat nothing.
+    Draining,
+    /// Stop now; what is not settled stays in the journal.
+    Abandoned,
+}
+
+/// One pipeline's reader for one exporter.
+pub(crate) struct ReaderTask {
+    pub source: Arc<Source>,
+    pub exporter: Arc<dyn Exporter>,
+    pub take: Take,
+    pub sending: Arc<Sending>,
+    pub dead_letter: Option<Arc<DeadLetter>>,
+    pub phase: watch::Receiver<Phase>,
+}
+
+/// A cursor of the journal with its book: what reading for an exporter and for a keeper have in common.
+pub(crate) struct Source {
+    pub journal: Journal,
+    pub reader: journal::Reader,
+    pub book: Arc<ReaderBook>,
+    pub recent: Arc<Recent>,
+    /// Whether nobody else reads this stream.
+    pub only_reader: bool,
+    /// Records below were appended by an earlier run.
+    pub carried_below: Seq,
+}
+
+/// What a record turned out to be.
+pub(crate) enum Taken {
+    Batch(Seq, Batch),
+    /// Nothing can be done with it; it has been counted and is to be passed.
+    Unreadable(Seq),
+    /// A newer version wrote it: it stays for one that can read it.
+    Newer,
+}
+
+impl Source {
+    /// The batch of a delivery, from memory if it is still there.
+    pub fn take(&self, delivery: &Delivery) -> Taken {
+        let carried = delivery.seq < self.carried_below;
+        let recent = if carried {
+            None
+        } else {
+            self.recent.get(delivery.seq, self.only_reader)
+        };
+        let batch = match recent {
+            Some(batch) => Ok(batch),
+            None => record::to_batch(&delivery.record),
+        };
+        match batch {
+            Ok(batch) => {
+                if carried {
+                    self.book.carried(u64::from(batch.items));
+                }
+                Taken::Batch(delivery.seq, batch)
+            }
+            Err(error @ RecordError::Newer(_)) => {
+                tracing::error!(
+                    reader = self.reader.name(),
+                    seq = delivery.seq,
+                    "{error}; it is left in the journal"
+                );
+                Taken::Newer
+            }
+            Err(error) => {
+                let items = record::items(&delivery.record).map_or(0, u64::from);
+                tracing::error!(
+                    reader = self.reader.name(),
+                    seq = delivery.seq,
+                    items,
+                    "{error}; it is passed over"
+                );
+                if carried {
+                    self.book.carried(items);
+                }
+                self.book.dropped(items, Reason::UnreadableRecord);
+                self.book.passed(items);
+                Taken::Unreadable(delivery.seq)
+            }
+        }
+    }
+
+    /// Whether everything in the journal for this reader has been delivered to it. Also settles the book of what the journal gave up.
+    pub fn is_caught_up(&self) -> bool {
+        let readers = self.journal.readers();
+        let Some(status) = readers.iter().find(|status| status.name == self.reader.name()) else {
+            return true;
+        };
+        self.book.skipped(status.skipped_records, status.lag_records == 0);
+        status.lag_records <= status.in_flight_records
+    }
+
+    fn lag_records(&self) -> u64 {
+        let readers = self.journal.readers();
+        readers
+            .iter()
+            .find(|status| status.name == self.reader.name())
+            .map_or(0, |status| status.lag_records)
+    }
+}
+
+/// Records that are settled together.
+struct Group {
+    seqs: Vec<Seq>,
+    items: u64,
+    requests: Vec<Batch>,
+}
+
+impl ReaderTask {
+    /// Runs until the journal is closed or the graph says so.
+    pub async fn run(mut self) {
+        let window = Arc::new(Semaphore::new(self.sending.in_flight));
+        let mut sends: JoinSet<()> = JoinSet::new();
+        let mut waiting: VecDeque<(Seq, Batch)> = VecDeque::new();
+        loop {
+            while sends.try_join_next().is_some() {}
+            let Some(permit) = self.permit(&window, &mut waiting).await else {
+                break;
+            };
+            if !self.fill(&mut waiting).await {
+                break;
+            }
+            let group = self.group(&mut waiting);
+            let send = Send {
+                source: Arc::clone(&self.source),
+                exporter: Arc::clone(&self.exporter),
+                sending: Arc::clone(&self.sending),
+                dead_letter: self.dead_letter.clone(),
+                phase: self.phase.clone(),
+            };
+            sends.spawn(send.run(group, permit));
+        }
+        // What is in flight ends by itself, or stops at the phase; nothing is cut off that a backend may have taken.
+        while sends.join_next().await.is_some() {}
+    }
+
+    /// A place in the window; none when everything is to stop. While the window is full, the oldest beyond `queue_size` are given up.
+    async fn permit(
+        &mut self,
+        window: &Arc<Semaphore>,
+        waiting: &mut VecDeque<(Seq, Batch)>,
+    ) -> Option<OwnedSemaphorePermit> {
+        loop {
+            let mut phase = self.phase.clone();
+            tokio::select! {
+                biased;
+                _ = phase.wait_for(|phase| *phase == Phase::Abandoned) => return None,
+                permit = Arc::clone(window).acquire_owned() => return permit.ok(),
+                () = tokio::time::sleep(LOOK_INTERVAL), if self.sending.queue_size.is_some() => self.shed(waiting).await,
+            }
+        }
+    }
+
+    /// Gives up the oldest records beyond `queue_size`.
+    async fn shed(&mut self, waiting: &mut VecDeque<(Seq, Batch)>) {
+        let Some(queue_size) = self.sending.queue_size else {
+            return;
+        };
+        let mut excess = self.source.lag_records().saturating_sub(queue_size);
+        let mut passed = Vec::new();
+        while excess > 0 {
+            if waiting.is_empty() {
+                let received = self.source.reader.recv(MAX_RECORDS, MAX_RECORD_BYTES);
+                match tokio::time::timeout(LOOK_INTERVAL, received).await {
+                    Ok(Some(deliveries)) => self.put(deliveries, waiting),
+                    // All that is left is in flight.
+                    Ok(None) | Err(_) => break,
+                }
+            }
+            let Some((seq, batch)) = waiting.pop_front() else { break };
+            self.source.book.dropped(u64::from(batch.items), Reason::QueueFull);
+            self.source.book.passed(u64::from(batch.items));
+            passed.push(seq);
+            excess -= 1;
+        }
+        if !passed.is_empty() {
+            tracing::warn!(
+                reader = self.source.reader.name(),
+                records = passed.len(),
+                "queue_size reached: the oldest are given up"
+            );
+            self.source.reader.ack_many(&passed);
+        }
+    }
+
+    /// Waits until a request's worth is there, or its time is up; `false` when nothing more will come.
+    async fn fill(&mut self, waiting: &mut VecDeque<(Seq, Batch)>) -> bool {
+        let enough = |waiting: &VecDeque<(Seq, Batch)>, take: Take| {
+            let items: u64 = waiting.iter().map(|(_, batch)| u64::from(batch.items)).sum();
+            let bytes: usize = waiting.iter().map(|(_, batch)| batch.payload.len()).sum();
+            items >= u64::from(take.items) || bytes >= MAX_REQUEST_BYTES
+        };
+        let mut deadline: Option<Instant> = None;
+        loop {
+            if enough(waiting, self.take) {
+                return true;
+            }
+            if !waiting.is_empty() {
+                let until = *deadline.get_or_insert_with(|| Instant::now() + self.take.wait);
+                if self.take.wait.is_zero() || Instant::now() >= until || *self.phase.borrow() != Phase::Running {
+                    return true;
+                }
+            }
+            let draining = *self.phase.borrow() == Phase::Draining;
+            let mut phase = self.phase.clone();
+            let sleep_until = match deadline {
+                Some(deadline) => deadline,
+                None => Instant::now() + LOOK_INTERVAL,
+            };
+            let deliveries = tokio::select! {
+                biased;
+                _ = phase.wait_for(|phase| *phase == Phase::Abandoned) => return false,
+                deliveries = self.source.reader.recv(MAX_RECORDS, MAX_RECORD_BYTES) => deliveries,
+                () = tokio::time::sleep_until(sleep_until), if draining || deadline.is_some() => {
+                    if draining && waiting.is_empty() && self.source.is_caught_up() {
+                        return false;
+                    }
+                    continue;
+                }
+                _ = phase.wait_for(|phase| *phase == Phase::Draining), if !draining => continue,
+            };
+            match deliveries {
+                Some(deliveries) => self.put(deliveries, waiting),
+                None => return !waiting.is_empty(),
+            }
+        }
+    }
+
+    fn put(&self, deliveries: Vec<Delivery>, waiting: &mut VecDeque<(Seq, Batch)>) {
+        for delivery in deliveries {
+            match self.source.take(&delivery) {
+                Taken::Batch(seq, batch) => waiting.push_back((seq, batch)),
+                Taken::Unreadable(seq) => self.source.reader.ack(seq),
+                Taken::Newer => {}
+            }
+        }
+    }
+
+    /// The next records that make a request, and the request: several if it would be too large.
+    fn group(&self, waiting: &mut VecDeque<(Seq, Batch)>) -> Group {
+        let mut seqs = Vec::new();
+        let mut batches: Vec<Batch> = Vec::new();
+        let (mut items, mut bytes) = (0u64, 0usize);
+        let max_items = u64::from(self.take.max_items.unwrap_or(u32::MAX));
+        while let Some((seq, batch)) = waiting.front() {
+            let full = items >= u64::from(self.take.items);
+            let over = items + u64::from(batch.items) > max_items || bytes + batch.payload.len() > MAX_REQUEST_BYTES;
+            if !batches.is_empty() && (full || over) {
+                break;
+            }
+            items += u64::from(batch.items);
+            bytes += batch.payload.len();
+            seqs.push(*seq);
+            batches.extend(waiting.pop_front().map(|(_, batch)| batch));
+        }
+        let requests = match edit::concat(&batches) {
+            Some(batch) => edit::split(&batch, self.take.max_items.unwrap_or(u32::MAX), MAX_REQUEST_BYTES),
+            // A stream is of one signal; were it not, each batch would go by itself.
+            None => batches,
+        };
+        Group { seqs, items, requests }
+    }
+}
+
+/// The sending of one group.
+struct Send {
+    source: Arc<Source>,
+    exporter: Arc<dyn Exporter>,
+    sending: Arc<Sending>,
+    dead_letter: Option<Arc<DeadLetter>>,
+    phase: watch::Receiver<Phase>,
+}
+
+impl Send {
+    async fn run(mut self, group: Group, _permit: OwnedSemaphorePermit) {
+        let mut dropped: Vec<(Reason, u64)> = Vec::new();
+        for request in group.requests {
+            match self.settle(request).await {
+                Some(lost) => dropped.extend(lost),
+                // Unsettled: the whole group stays in the journal and comes again.
+                None => return,
+            }
+        }
+        let book = &self.source.book;
+        let lost: u64 = dropped.iter().map(|(_, items)| items).sum();
+        for (reason, items) in dropped {
+            book.dropped(items, reason);
+        }
+        book.delivered(group.items.saturating_sub(lost));
+        book.passed(group.items);
+        self.source.reader.ack_many(&group.seqs);
+    }
+
+    /// Tries until there is a final answer: `Some` with what was lost, or `None` if it is to be left for another time.
+    async fn settle(&mut self, request: Batch) -> Option<Option<(Reason, u64)>> {
+        let items = u64::from(request.items);
+        let retry = self.sending.retry.clone();
+        let mut backoff = Backoff::new(&retry);
+        let started = Instant::now();
+        loop {
+            let attempt = tokio::time::timeout(self.sending.timeout, self.exporter.export(request.clone()));
+            let mut phase = self.phase.clone();
+            let outcome = tokio::select! {
+                biased;
+                outcome = attempt => outcome.unwrap_or(Outcome::retry(Duration::ZERO, Reason::BackendUnavailable)),
+                _ = phase.wait_for(|phase| *phase == Phase::Abandoned) => return None,
+            };
+            let (after, reason) = match outcome {
+                Outcome::Delivered => return Some(None),
+                Outcome::Rejected {
+                    reason,
+                    items: rejected,
+                } => {
+                    let rejected = u64::from(rejected).min(items);
+                    tracing::warn!(
+                        reader = self.source.reader.name(),
+                        items = rejected,
+                        "rejected by the backend: {reason}"
+                    );
+                    self.bury(&request, reason.kind).await;
+                    return Some(Some((reason.kind, rejected)));
+                }
+                Outcome::Retry { after, reason } => (after, reason),
+            };
+            if !retry.enabled {
+                return Some(Some((reason, items)));
+            }
+            let wait = backoff.wait(after);
+            if retry
+                .max_elapsed_time
+                .is_some_and(|most| !most.is_zero() && started.elapsed() + wait > most)
+            {
+                self.bury(&request, Reason::RetriesExhausted).await;
+                return Some(Some((Reason::RetriesExhausted, items)));
+            }
+            self.source.book.retried();
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                // On the way out nothing is repeated: the journal has it for the next run.
+                _ = phase.wait_for(|phase| *phase != Phase::Running) => return None,
+            }
+        }
+    }
+
+    async fn bury(&self, request: &Batch, reason: Reason) {
+        let Some(letters) = self.dead_letter.clone() else {
+            return;
+        };
+        let request = request.clone();
+        let put = tokio::task::spawn_blocking(move || letters.put(&request, reason)).await;
+        match put {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => tracing::warn!(reader = self.source.reader.name(), "the dead-letter directory is full"),
+            Ok(Err(error)) => tracing::warn!(
+                reader = self.source.reader.name(),
+                "cannot write a dead letter: {error}"
+            ),
+            Err(error) => tracing::warn!(
+                reader = self.source.reader.name(),
+                "writing a dead letter broke: {error}"
+            ),
+        }
+    }
+}

@@ -2,8 +2,8 @@
 //! first, then the journal's readers, then the exporters.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use journal::{Journal, OnFull, Ranges, ReaderError, ReaderOptions, ReaderStatus, Start};
@@ -16,7 +16,7 @@ use crate::budget::Budget;
 use crate::component::{Entry, Exporter, Keeper, OnKept, Processor, Sink};
 use crate::dead_letter::DeadLetter;
 use crate::direct::{ToExporter, ToKeeper, Waiting};
-use crate::intake::Intake;
+use crate::intake::{Intake, Routes};
 use crate::keeping::Keeping;
 use crate::ledger::{Ledger, ReaderBook};
 use crate::line::{Appender, End, Line};
@@ -115,7 +115,7 @@ impl Graph {
             keepers: Vec::new(),
             waiting: HashMap::new(),
         };
-        let mut routes: HashMap<Arc<str>, Vec<(Signal, Arc<dyn Entry>)>> = HashMap::new();
+        let mut routes: HashMap<Arc<str>, Routes> = HashMap::new();
         for pipeline in &pipelines {
             for processor in &pipeline.in_request {
                 processor.start(&budget);
@@ -358,7 +358,8 @@ impl Builder {
                 self.waiting
                     .insert(Arc::clone(&name), (Arc::clone(&waiting), Arc::clone(&book)));
                 // Positions begin anew with each run, so each run is a journal of its own.
-                let journal = journal::JournalId::random().0;
+                let mut journal = [0; 16];
+                fastrand::Rng::new().fill(&mut journal);
                 let entry = ToKeeper::start(name, journal, Arc::clone(keeper), book, waiting).map_err(|source| {
                     GraphError::Thread {
                         exporter: Arc::clone(&part.name),
@@ -372,14 +373,16 @@ impl Builder {
 
     /// Tells keepers whom to call, then lets their readers run.
     fn start_keepings(&mut self) -> Result<(), GraphError> {
-        let keepings: HashMap<String, Arc<Keeping>> = self
+        // Weak: the keeper holds the callback and the keeping holds the keeper, and who is in a ring never lets go of the journal.
+        let keepings: HashMap<String, Weak<Keeping>> = self
             .keepings
             .iter()
-            .map(|keeping| (keeping.source.reader.name().to_owned(), Arc::clone(keeping)))
+            .map(|keeping| (keeping.source.reader.name().to_owned(), Arc::downgrade(keeping)))
             .collect();
         let waiting = std::mem::take(&mut self.waiting);
         let on_kept: OnKept = Arc::new(move |source, journal, positions| {
-            if let Some(keeping) = keepings.get(source).filter(|keeping| keeping.journal == journal) {
+            let keeping = keepings.get(source).and_then(Weak::upgrade);
+            if let Some(keeping) = keeping.filter(|keeping| keeping.journal == journal) {
                 keeping.kept(positions);
             } else if let Some((waiting, book)) = waiting.get(source) {
                 waiting.kept(positions, book);
@@ -395,7 +398,7 @@ impl Builder {
             std::thread::Builder::new()
                 .name(format!("reader {}", keeping.source.book.pipeline))
                 .spawn(move || {
-                    keeping.run(&runtime, phase);
+                    keeping.run(&runtime, &phase);
                     drop(done);
                 })
                 .map_err(|source| GraphError::Thread { exporter, source })?;

@@ -17,6 +17,9 @@ use crate::reason::Reason;
 /// What a client is told to wait when we are on our way out: a restart usually takes less.
 pub const SHUTDOWN_RETRY_AFTER: Duration = Duration::from_secs(5);
 
+/// The pipelines that a receiver feeds, by signal.
+pub type Routes = Vec<(Signal, Arc<dyn Entry>)>;
+
 /// A receiver's way in. Clones are the same door.
 #[derive(Clone)]
 pub struct Intake {
@@ -41,7 +44,7 @@ fn index(signal: Signal) -> usize {
 
 impl Intake {
     /// A door for the receiver called `receiver`; `routes` are the pipelines that read from it. A batch goes to all of its signal's.
-    pub fn new(receiver: &str, ledger: &Ledger, budget: Budget, routes: Vec<(Signal, Arc<dyn Entry>)>) -> Intake {
+    pub fn new(receiver: &str, ledger: &Ledger, budget: Budget, routes: Routes) -> Intake {
         Intake::with_gate(receiver, ledger, budget, routes, Arc::new(AtomicBool::new(false)))
     }
 
@@ -50,7 +53,7 @@ impl Intake {
         receiver: &str,
         ledger: &Ledger,
         budget: Budget,
-        routes: Vec<(Signal, Arc<dyn Entry>)>,
+        routes: Routes,
         closed: Arc<AtomicBool>,
     ) -> Intake {
         let mut by_signal: [Vec<Arc<dyn Entry>>; Signal::ALL.len()] = Default::default();

@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::component::{JournalId, KeepError, Keeper};
-use crate::reader::{Phase, Source, Taken};
+use crate::reader::{Phase, Source, Taken, reached};
 use crate::reason::Reason;
 
 /// Records that are handed over at once.
@@ -68,21 +68,21 @@ impl Keeping {
     }
 
     /// Reads and hands over until the journal is closed or the graph says so. Blocks its thread.
-    pub fn run(&self, runtime: &Handle, mut phase: watch::Receiver<Phase>) {
+    pub fn run(&self, runtime: &Handle, phase: &watch::Receiver<Phase>) {
         loop {
             let deliveries = runtime.block_on(async {
                 loop {
-                    let draining = *phase.borrow_and_update() == Phase::Draining;
+                    let draining = *phase.borrow() == Phase::Draining;
                     tokio::select! {
                         biased;
-                        _ = phase.wait_for(|phase| *phase == Phase::Abandoned) => return None,
+                        () = reached(phase.clone(), Phase::Abandoned) => return None,
                         deliveries = self.source.reader.recv(MAX_RECORDS, MAX_RECORD_BYTES) => return deliveries,
                         () = tokio::time::sleep(LOOK_INTERVAL), if draining => {
                             if self.source.is_caught_up() {
                                 return None;
                             }
                         }
-                        _ = phase.changed(), if !draining => {}
+                        () = reached(phase.clone(), Phase::Draining), if !draining => {}
                     }
                 }
             });
@@ -94,20 +94,20 @@ impl Keeping {
                     Taken::Unreadable(seq) => self.source.reader.ack(seq),
                     // The range that is handed over must not cover what was left out.
                     Taken::Newer => {
-                        if !self.hand_over(std::mem::take(&mut run), runtime, &mut phase) {
+                        if !self.hand_over(std::mem::take(&mut run), runtime, phase) {
                             return;
                         }
                     }
                 }
             }
-            if !self.hand_over(run, runtime, &mut phase) {
+            if !self.hand_over(run, runtime, phase) {
                 return;
             }
         }
     }
 
     /// Gives a run of records to the keeper, as often as it takes; `false` when everything is to stop.
-    fn hand_over(&self, run: Vec<(Seq, Batch)>, runtime: &Handle, phase: &mut watch::Receiver<Phase>) -> bool {
+    fn hand_over(&self, run: Vec<(Seq, Batch)>, runtime: &Handle, phase: &watch::Receiver<Phase>) -> bool {
         let (Some((first, _)), Some((last, _))) = (run.first(), run.last()) else {
             return true;
         };
@@ -139,7 +139,7 @@ impl Keeping {
                     let stop = runtime.block_on(async {
                         tokio::select! {
                             () = tokio::time::sleep(wait) => false,
-                            _ = phase.wait_for(|phase| *phase != Phase::Running) => true,
+                            () = reached(phase.clone(), Phase::Draining) => true,
                         }
                     });
                     if stop {

@@ -43,6 +43,11 @@ pub(crate) enum Phase {
     Abandoned,
 }
 
+/// Resolves once the graph is in this phase or a later one, or gone.
+pub(crate) async fn reached(mut phase: watch::Receiver<Phase>, at: Phase) {
+    drop(phase.wait_for(|phase| *phase >= at).await);
+}
+
 /// One pipeline's reader for one exporter.
 pub(crate) struct ReaderTask {
     pub source: Arc<Source>,
@@ -181,10 +186,9 @@ impl ReaderTask {
         waiting: &mut VecDeque<(Seq, Batch)>,
     ) -> Option<OwnedSemaphorePermit> {
         loop {
-            let mut phase = self.phase.clone();
             tokio::select! {
                 biased;
-                _ = phase.wait_for(|phase| *phase == Phase::Abandoned) => return None,
+                () = reached(self.phase.clone(), Phase::Abandoned) => return None,
                 permit = Arc::clone(window).acquire_owned() => return permit.ok(),
                 () = tokio::time::sleep(LOOK_INTERVAL), if self.sending.queue_size.is_some() => self.shed(waiting).await,
             }
@@ -242,14 +246,13 @@ impl ReaderTask {
                 }
             }
             let draining = *self.phase.borrow() == Phase::Draining;
-            let mut phase = self.phase.clone();
             let sleep_until = match deadline {
                 Some(deadline) => deadline,
                 None => Instant::now() + LOOK_INTERVAL,
             };
             let deliveries = tokio::select! {
                 biased;
-                _ = phase.wait_for(|phase| *phase == Phase::Abandoned) => return false,
+                () = reached(self.phase.clone(), Phase::Abandoned) => return false,
                 deliveries = self.source.reader.recv(MAX_RECORDS, MAX_RECORD_BYTES) => deliveries,
                 () = tokio::time::sleep_until(sleep_until), if draining || deadline.is_some() => {
                     if draining && waiting.is_empty() && self.source.is_caught_up() {
@@ -257,7 +260,7 @@ impl ReaderTask {
                     }
                     continue;
                 }
-                _ = phase.wait_for(|phase| *phase == Phase::Draining), if !draining => continue,
+                () = reached(self.phase.clone(), Phase::Draining), if !draining => continue,
             };
             match deliveries {
                 Some(deliveries) => self.put(deliveries, waiting),
@@ -312,7 +315,7 @@ struct Send {
 }
 
 impl Send {
-    async fn run(mut self, group: Group, _permit: OwnedSemaphorePermit) {
+    async fn run(self, group: Group, _permit: OwnedSemaphorePermit) {
         let mut dropped: Vec<(Reason, u64)> = Vec::new();
         for request in group.requests {
             match self.settle(request).await {
@@ -332,18 +335,17 @@ impl Send {
     }
 
     /// Tries until there is a final answer: `Some` with what was lost, or `None` if it is to be left for another time.
-    async fn settle(&mut self, request: Batch) -> Option<Option<(Reason, u64)>> {
+    async fn settle(&self, request: Batch) -> Option<Option<(Reason, u64)>> {
         let items = u64::from(request.items);
         let retry = self.sending.retry.clone();
         let mut backoff = Backoff::new(&retry);
         let started = Instant::now();
         loop {
             let attempt = tokio::time::timeout(self.sending.timeout, self.exporter.export(request.clone()));
-            let mut phase = self.phase.clone();
             let outcome = tokio::select! {
                 biased;
                 outcome = attempt => outcome.unwrap_or(Outcome::retry(Duration::ZERO, Reason::BackendUnavailable)),
-                _ = phase.wait_for(|phase| *phase == Phase::Abandoned) => return None,
+                () = reached(self.phase.clone(), Phase::Abandoned) => return None,
             };
             let (after, reason) = match outcome {
                 Outcome::Delivered => return Some(None),
@@ -377,7 +379,7 @@ impl Send {
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 // On the way out nothing is repeated: the journal has it for the next run.
-                _ = phase.wait_for(|phase| *phase != Phase::Running) => return None,
+                () = reached(self.phase.clone(), Phase::Draining) => return None,
             }
         }
     }

@@ -54,14 +54,17 @@ impl SegmentHeader {
         if bytes.len() < SEGMENT_HEADER_BYTES || bytes[..8] != MAGIC {
             return Err(HeaderFault::NotOurs);
         }
+        let sum = u32::from_le_bytes(bytes[60..64].try_into().expect("four bytes"));
+        if sum != crc32c::crc32c(&bytes[..60]) {
+            return Err(HeaderFault::Corrupt);
+        }
         let mut rest = &bytes[8..];
+        // Every version keeps magic, version and checksum in these places, so a newer one is told from a broken one.
         let version = rest.get_u32_le();
-        // A newer version may keep its checksum elsewhere, so the number is believed as it stands.
         if version > FORMAT_VERSION {
             return Err(HeaderFault::Newer(version));
         }
-        let sum = u32::from_le_bytes(bytes[60..64].try_into().expect("four bytes"));
-        if sum != crc32c::crc32c(&bytes[..60]) || rest.get_u32_le() as usize != SEGMENT_HEADER_BYTES {
+        if rest.get_u32_le() as usize != SEGMENT_HEADER_BYTES {
             return Err(HeaderFault::Corrupt);
         }
         let mut id = [0; 16];
@@ -342,10 +345,18 @@ mod tests {
         for bit in 0..bytes.len() * 8 {
             let mut broken = bytes;
             broken[bit / 8] ^= 1 << (bit % 8);
-            assert!(SegmentHeader::decode(&broken).is_err(), "bit {bit}");
+            assert!(
+                matches!(
+                    SegmentHeader::decode(&broken),
+                    Err(HeaderFault::NotOurs | HeaderFault::Corrupt)
+                ),
+                "bit {bit}"
+            );
         }
         let mut newer = bytes;
         newer[8] = 2;
+        let sum = crc32c::crc32c(&newer[..60]).to_le_bytes();
+        newer[60..].copy_from_slice(&sum);
         assert_eq!(SegmentHeader::decode(&newer), Err(HeaderFault::Newer(2)));
     }
 

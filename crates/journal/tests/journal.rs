@@ -291,6 +291,8 @@ fn a_newer_version_and_a_foreign_segment_are_refused() {
     let good = std::fs::read(&segment).unwrap();
     let mut newer = good.clone();
     newer[8] = 9;
+    let sum = crc32c::crc32c(&newer[..60]).to_le_bytes();
+    newer[60..64].copy_from_slice(&sum);
     std::fs::write(&segment, &newer).unwrap();
     let refused = Journal::open(settings(directory.path()), Arc::new(RealDisk))
         .map(|_| ())

@@ -17,5 +17,5 @@ export default defineConfig({
     assetsInlineLimit: 0,
   },
   server: { proxy: { '/api': server } },
-  test: { include: ['**/*.test.ts'], testTimeout: 120_000, hookTimeout: 120_000 },
+  test: { include: ['**/*.test.ts'], testTimeout: 120_000, hookTimeout: 120_000, expect: { poll: { timeout: 15_000 } } },
 });

@@ -72,7 +72,8 @@ export class View {
   /** Moves the selection by rows that are shown. */
   step(by: number): void {
     if (!this.rows.length) return;
-    if (this.selected < 0) return this.select(this.rows[by > 0 || by === -Infinity ? 0 : this.rows.length - 1]!);
+    // From nowhere, a step enters at the near end, and Home and End go where they say.
+    if (this.selected < 0) return this.select(this.rows[by === -Infinity || (by > 0 && by < Infinity) ? 0 : this.rows.length - 1]!);
     const row = rowOf(this.rows, this.selected) + by;
     this.select(this.rows[Math.min(this.rows.length - 1, Math.max(0, row))]!);
   }

@@ -54,6 +54,12 @@ test('steps stay within the rows, folding moves the selection up', () => {
   expect(v.selected).toBe(3);
 });
 
+test.each([[1, 0], [-1, 4], [Infinity, 4], [-Infinity, 0]])('with nothing selected, a step of %d selects row %d', (by, i) => {
+  const v = open('');
+  v.step(by);
+  expect(v.selected).toBe(i);
+});
+
 test('windows stay inside the whole and never vanish', () => {
   const whole = { from: 0, to: 10_000 };
   expect(clamp({ from: -500, to: 500 }, whole)).toEqual({ from: 0, to: 1000 });

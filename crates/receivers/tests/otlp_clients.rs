@@ -195,7 +195,8 @@ async fn python_sends_again_when_asked_to_wait() {
 
 #[tokio::test]
 async fn node_sends_over_grpc_and_http() {
-    for (protocol, compression) in [("grpc", "none"), ("grpc", "gzip"), ("proto", "none"), ("proto", "gzip")] {
+    let protocols = ["grpc", "proto", "json"];
+    for (protocol, compression) in protocols.iter().flat_map(|p| [(*p, "none"), (*p, "gzip")]) {
         check(require!(node()), "node", protocol, compression).await;
     }
 }
@@ -203,5 +204,7 @@ async fn node_sends_over_grpc_and_http() {
 #[tokio::test]
 async fn node_sends_again_when_asked_to_wait() {
     // Its gRPC exporter gives up at the first refusal, whatever the refusal says.
-    check_retry(require!(node()), "node", "proto").await;
+    for protocol in ["proto", "json"] {
+        check_retry(require!(node()), "node", protocol).await;
+    }
 }

@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use model::Signal;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use pipeline::{Outcome, Reason};
 use prost::Message;
 use support::*;
@@ -259,5 +259,59 @@ async fn browsers_are_told_what_they_may() {
         answer.header("access-control-allow-origin"),
         Some("http://localhost:5173")
     );
+    running.finish().await;
+}
+
+#[tokio::test]
+async fn json_is_taken_and_answered_in_json() {
+    let running = start().await;
+    let trace = |trace_id: &str| {
+        format!(
+            r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{{"traceId":"{trace_id}","spanId":"EEE19B7EC3C1B174","name":"json","startTimeUnixNano":"1544712660000000000"}}]}}]}}]}}"#
+        )
+    };
+    let good = trace("5B8EFFF798038103D269B633813FC60C");
+    for (coding, body) in [("identity", good.clone().into_bytes()), ("gzip", gzip(good.as_bytes()))] {
+        let headers = [
+            ("content-type", "application/json; charset=utf-8"),
+            ("content-encoding", coding),
+        ];
+        let answer = post(running.http, "/v1/traces", &headers, &body).await;
+        assert_eq!((answer.status, &answer.body[..]), (200, &b"{}"[..]), "{coding}");
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+    }
+    {
+        let batches = running.batches.lock().unwrap();
+        let request = ExportTraceServiceRequest::decode(&batches[0].payload[..]).unwrap();
+        let span = &request.resource_spans[0].scope_spans[0].spans[0];
+        assert_eq!(
+            (span.name.as_str(), span.trace_id[0], span.span_id[7]),
+            ("json", 0x5b, 0x74)
+        );
+        assert!(batches[0].wire.is_none(), "the wire form is not the payload's encoding");
+    }
+
+    let answer = post(running.http, "/v1/traces", &[JSON], trace("abcd").as_bytes()).await;
+    let partial: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(
+        (answer.status, &partial["partialSuccess"]["rejectedSpans"]),
+        (200, &"1".into())
+    );
+
+    for broken in ["", "{", "[]", r#"{"resourceSpans": 7}"#] {
+        let answer = post(running.http, "/v1/traces", &[JSON], broken.as_bytes()).await;
+        let status: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!((answer.status, &status["code"]), (400, &3.into()), "{broken}");
+        assert!(
+            status["message"].as_str().unwrap().contains("does not decode"),
+            "{broken}: {status}"
+        );
+    }
+
+    *running.outcome.lock().unwrap() = Outcome::retry(Duration::from_secs(4), Reason::MemoryLimit);
+    let answer = post(running.http, "/v1/traces", &[JSON], good.as_bytes()).await;
+    let status: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("4")));
+    assert_eq!(status["details"][0]["retryDelay"], "4s");
     running.finish().await;
 }

@@ -19,6 +19,9 @@ use crate::inflate::{Coding, InflateError, inflate};
 /// delay the sockets of this thread, more may not.
 const INLINE_BYTES: usize = 1024 * 1024;
 
+/// The same for JSON, which takes several times as long to read.
+const INLINE_JSON_BYTES: usize = 128 * 1024;
+
 /// What a sender waits before it tries again when memory is short; the requests in flight are answered well within it.
 const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -101,8 +104,12 @@ impl Core {
 
     /// Takes a request in and waits until the pipeline said what became of it.
     pub(super) async fn admit(self: &Arc<Self>, arrived: Arrived) -> Result<Accepted, Refusal> {
-        let taken = if arrived.coding.expected_len(&arrived.body) <= INLINE_BYTES {
-            self.take_in(arrived, INLINE_BYTES)
+        let patience = match arrived.format {
+            Format::Protobuf => INLINE_BYTES,
+            Format::Json => INLINE_JSON_BYTES,
+        };
+        let taken = if arrived.coding.expected_len(&arrived.body) <= patience {
+            self.take_in(arrived, patience)
         } else {
             Taken::TooLong(Box::new(arrived))
         };
@@ -236,12 +243,23 @@ fn settle(mut accepted: Accepted, outcome: Outcome) -> Result<Accepted, Refusal>
     }
 }
 
-/// OTLP/JSON is refused until its decoder is there.
-fn from_json(_signal: Signal, _text: &[u8], _lease: &mut Lease) -> Result<Bytes, Refusal> {
-    Err(Refusal::new(
-        Kind::MediaType,
-        "OTLP/JSON is not taken yet; send application/x-protobuf",
-    ))
+/// OTLP/JSON becomes the protobuf that everything else is; what that may take is reserved first.
+fn from_json(signal: Signal, text: &[u8], lease: &mut Lease) -> Result<Bytes, Refusal> {
+    // Two characters of a bucket count become eight bytes; of everything else the text is longer than its protobuf.
+    let growth = match signal {
+        Signal::Traces | Signal::Logs => 1,
+        Signal::Metrics => 4,
+    };
+    let before = lease.bytes();
+    if !lease.grow(text.len() as u64 * growth) {
+        return Err(Refusal::later(Reason::MemoryLimit, BUSY_RETRY_AFTER));
+    }
+    let payload = codec::otlp_json::to_protobuf(signal, text).map_err(|error| {
+        let message = format!("the {signal} request does not decode: {error}");
+        Refusal::new(Kind::Malformed, message)
+    })?;
+    lease.shrink(before + payload.len() as u64);
+    Ok(payload.into())
 }
 
 pub(super) fn too_large(limit: usize) -> Refusal {

@@ -246,3 +246,76 @@ impl Config {
         Ok(plan)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<Config, String> {
+        serde_json::from_str(json).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn a_protocol_without_settings_has_its_defaults() {
+        let config = read(r#"{"protocols": {"grpc": null, "http": {}}}"#).unwrap();
+        assert_eq!(config, Config::both());
+        let config = read(r#"{"protocols": {"http": null}}"#).unwrap();
+        assert_eq!(
+            (config.protocols.grpc, config.protocols.http),
+            (None, Some(HttpConfig::default()))
+        );
+    }
+
+    #[test]
+    fn what_the_collector_takes_and_we_do_too() {
+        let config = read(
+            r#"{"protocols": {
+                "grpc": {"endpoint": "0.0.0.0:4317", "transport": "tcp", "max_recv_msg_size_mib": 8, "max_concurrent_streams": 16,
+                         "read_buffer_size": 524288, "keepalive": {"server_parameters": {"time": "30s"}}},
+                "http": {"endpoint": "0.0.0.0:4318", "traces_url_path": "/otlp/traces", "max_request_body_size": 1048576,
+                         "cors": {"allowed_origins": ["*"], "allowed_headers": ["x-app"], "max_age": 7200}}
+            }}"#,
+        )
+        .unwrap();
+        config.check().unwrap();
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let unknown = read(r#"{"protocols": {"grpc": {"end_point": "x"}}}"#).unwrap_err();
+        assert!(
+            unknown.starts_with("unknown field `end_point`, expected one of `endpoint`"),
+            "{unknown}"
+        );
+        let cases = [
+            (r#"{}"#, "protocols: name at least one of `grpc` and `http`"),
+            (
+                r#"{"protocols": {"grpc": {"endpoint": "4317"}}}"#,
+                "protocols.grpc.endpoint: `4317` is not an address to listen on: it has no port; write it as host:port, for example 127.0.0.1:4317",
+            ),
+            (
+                r#"{"protocols": {"grpc": {"transport": "unix"}}}"#,
+                "protocols.grpc.transport: only tcp is possible",
+            ),
+            (
+                r#"{"protocols": {"grpc": {"max_recv_msg_size_mib": 0}}}"#,
+                "protocols.grpc.max_recv_msg_size_mib: must be from 1 to 4095",
+            ),
+            (
+                r#"{"protocols": {"http": {"auth": {"authenticator": "oidc"}}}}"#,
+                "protocols.http.auth: is not available yet; leave it out",
+            ),
+            (
+                r#"{"protocols": {"http": {"include_metadata": true}}}"#,
+                "protocols.http.include_metadata: is not available yet; leave it out",
+            ),
+            (
+                r#"{"protocols": {"http": {"logs_url_path": ""}}}"#,
+                "protocols.http.logs_url_path: `` is not a path; write it like /v1/traces",
+            ),
+        ];
+        for (json, want) in cases {
+            assert_eq!(read(json).unwrap().check().unwrap_err().to_string(), want);
+        }
+    }
+}

@@ -14,6 +14,12 @@ pub fn varint(bytes: &mut &[u8]) -> Option<u64> {
         *bytes = rest;
         return Some(u64::from(first));
     }
+    if let [second, rest @ ..] = rest
+        && *second < 0x80
+    {
+        *bytes = rest;
+        return Some(u64::from(first & 0x7f) | u64::from(*second) << 7);
+    }
     long_varint(bytes)
 }
 
@@ -131,6 +137,32 @@ impl<'a> Fields<'a> {
         Fields { rest: message }
     }
 
+    /// Steps over the next field if it is delimited and has this number, which must be below 16.
+    #[inline(always)]
+    pub(crate) fn next_if(&mut self, number: u32) -> Option<&'a [u8]> {
+        let (tag, mut rest) = self.rest.split_first()?;
+        if u32::from(*tag) != number << 3 | u32::from(BYTES) {
+            return None;
+        }
+        let body = delimited(&mut rest)?;
+        self.rest = rest;
+        Some(body)
+    }
+
+    /// Steps over fields that have the same tag as the delimited one that begins at `first`.
+    #[inline(always)]
+    pub(crate) fn skip_run(&mut self, first: &[u8]) {
+        let Some(tag) = first.first().filter(|tag| **tag < 0x80) else {
+            return;
+        };
+        while let Some((next, mut rest)) = self.rest.split_first() {
+            if next != tag || delimited(&mut rest).is_none() {
+                return;
+            }
+            self.rest = rest;
+        }
+    }
+
     /// What has not been walked yet.
     #[inline(always)]
     pub fn rest(&self) -> &'a [u8] {
@@ -150,6 +182,30 @@ impl<'a> Iterator for Fields<'a> {
         let payload = Payload::read((tag & 7) as u8, &mut self.rest)?;
         Some(((tag >> 3) as u32, payload))
     }
+}
+
+/// A field of this tag that is shorter than 128 bytes: what nearly all keys and values are. Returns it and what follows.
+#[inline(always)]
+fn short<const TAG: u8>(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    match bytes {
+        [tag, len, rest @ ..] if *tag == TAG && *len < 0x80 => rest.split_at_checked(usize::from(*len)),
+        _ => None,
+    }
+}
+
+/// The key and the value of a `KeyValue` that is encoded as nearly all are: both, short, in this order, nothing else.
+#[inline(always)]
+pub(crate) fn plain_pair(pair: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (key, rest) = short::<{ 1 << 3 | BYTES }>(pair)?;
+    let (value, rest) = short::<{ 2 << 3 | BYTES }>(rest)?;
+    rest.is_empty().then_some((key, value))
+}
+
+/// The text of an `AnyValue` that is a short text and nothing else.
+#[inline(always)]
+pub(crate) fn plain_text(value: &[u8]) -> Option<&[u8]> {
+    let (text, rest) = short::<{ 1 << 3 | BYTES }>(value)?;
+    rest.is_empty().then_some(text)
 }
 
 /// Bytes that a varint takes.

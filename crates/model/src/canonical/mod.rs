@@ -211,6 +211,20 @@ mod tests {
                 .expect("is legal")
                 .rewritten
         );
+        let map = |levels: u32| {
+            let innermost = nested(1, b"x".to_vec());
+            (1..levels).fold(innermost, |value, _| {
+                nested(6, nested(1, [nested(1, b"k".to_vec()), nested(2, value)].concat()))
+            })
+        };
+        let payload = |levels| span(&[IDS[0], IDS[1], (9, &nested(2, map(levels)))]);
+        assert!(
+            !canonicalize(Signal::Traces, payload(MAX_VALUE_DEPTH))
+                .expect("is legal")
+                .rewritten
+        );
+        let error = canonicalize(Signal::Traces, payload(MAX_VALUE_DEPTH + 1)).expect_err("is too deep");
+        assert_eq!(error.what, "values nest deeper than 32 levels");
         for spoil in [&[][..], &[(5, "twice".as_bytes())]] {
             let deep = nested(2, value(MAX_VALUE_DEPTH + 1));
             let fields = [&IDS[..], &[(5, &b"once"[..]), (9, &deep)], spoil].concat();

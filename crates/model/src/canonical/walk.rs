@@ -3,6 +3,7 @@
 use super::keys::KeyIndex;
 use super::{MAX_VALUE_DEPTH, Malformed};
 use crate::schema::{self, Action, Message, Role, STEPS};
+use crate::view::is_ascii;
 use crate::wire::{self, take, varint};
 
 /// Keys of one list of attributes that are compared with each other directly; a longer list is sorted instead, so that
@@ -20,36 +21,59 @@ pub(super) enum Stop {
 
 /// Counts the items of a canonical payload.
 pub(super) fn walk(request: &'static Message, payload: &[u8]) -> Result<u32, Stop> {
-    let mut walk = Walk {
-        start: payload.as_ptr() as usize,
-        items: 0,
-        depth: 0,
-        hashes: [0; HELD_KEYS],
-        keys: [&[]; HELD_KEYS],
-        held: 0,
-    };
+    let mut walk = Walk::new(payload);
     walk.message(request, payload)?;
     Ok(walk.items)
 }
 
-struct Walk<'a> {
+/// The keys of one list of attributes, on top of `Walk::keys`.
+struct KeyList {
+    first: usize,
+    /// One of 256 bits for each key: where it is off, the key is new.
+    bits: [u64; 4],
+    too_many: bool,
+}
+
+pub(super) struct Walk<'a> {
     /// Address of the payload's first byte, from which offsets are told.
     start: usize,
     items: u32,
     /// Values that are open around the current one.
     depth: u32,
-    /// A stack of the keys seen so far in each open list, and a cheap hash of each.
-    hashes: [u64; HELD_KEYS],
+    /// A stack of the keys seen so far in each open list.
     keys: [&'a [u8]; HELD_KEYS],
     held: usize,
 }
 
 impl<'a> Walk<'a> {
+    pub(super) fn new(payload: &'a [u8]) -> Self {
+        Walk {
+            start: payload.as_ptr() as usize,
+            items: 0,
+            depth: 0,
+            keys: [&[]; HELD_KEYS],
+            held: 0,
+        }
+    }
+
+    /// Whether one message of the payload, which lies in no value, is canonical.
+    pub(super) fn is_canonical(&mut self, message: &'static Message, whole: &'a [u8]) -> Result<bool, Malformed> {
+        (self.depth, self.held) = (0, 0);
+        match self.message(message, whole) {
+            Ok(()) => Ok(true),
+            Err(Stop::Rewrite) => Ok(false),
+            Err(Stop::Malformed(malformed)) => Err(malformed),
+        }
+    }
+
     fn message(&mut self, message: &'static Message, whole: &'a [u8]) -> Result<(), Stop> {
         let mut rest = whole;
         let mut seen = 0;
-        let first_key = self.held;
-        let mut too_many_keys = false;
+        let mut list = KeyList {
+            first: self.held,
+            bits: [0; 4],
+            too_many: false,
+        };
         while !rest.is_empty() {
             let at = rest;
             let tag = varint(&mut rest).ok_or_else(|| self.malformed(at, "a tag is cut short or too long"))?;
@@ -75,7 +99,15 @@ impl<'a> Walk<'a> {
                 Action::Text => self.text(body)?,
                 Action::Attribute => {
                     let key = self.key_value(body)?;
-                    too_many_keys |= !self.hold_key(first_key, key)?;
+                    self.hold_key(&mut list, key)?;
+                    // Attributes come in runs; the rest of a run needs no look at the schema.
+                    while rest.first() == at.first() && tag < 0x80 {
+                        let at = rest;
+                        rest = &rest[1..];
+                        let body = self.delimited(at, &mut rest)?;
+                        let key = self.key_value(body)?;
+                        self.hold_key(&mut list, key)?;
+                    }
                 }
                 Action::Child => match step.child {
                     Some(child) if child.role == Role::AnyValue => self.any_value(body)?,
@@ -92,11 +124,11 @@ impl<'a> Walk<'a> {
                 Action::Skip | Action::Unknown | Action::PackedFixed64 => {}
             }
         }
-        self.held = first_key;
+        self.held = list.first;
         if seen & message.required != message.required {
             return Err(Stop::Rewrite);
         }
-        if too_many_keys {
+        if list.too_many {
             self.all_keys(message, whole)?;
         }
         self.items += u32::from(message.role == Role::Item);
@@ -107,6 +139,23 @@ impl<'a> Walk<'a> {
     fn key_value(&mut self, whole: &'a [u8]) -> Result<&'a [u8], Stop> {
         const KEY: u64 = 1 << 3 | wire::BYTES as u64;
         const VALUE: u64 = 2 << 3 | wire::BYTES as u64;
+        if self.depth < MAX_VALUE_DEPTH
+            && let Some((key, value)) = wire::plain_pair(whole)
+        {
+            match wire::plain_text(value) {
+                // Tags and lengths are ASCII here, so that one look at all of the pair checks key and value.
+                Some(_) if is_ascii(whole) => {}
+                Some(text) => {
+                    self.text(key)?;
+                    self.text(text)?;
+                }
+                None => {
+                    self.text(key)?;
+                    self.any_value(value)?;
+                }
+            }
+            return Ok(key);
+        }
         let mut rest = whole;
         let mut key: Option<&[u8]> = None;
         let (mut has_value, mut has_index) = (false, false);
@@ -223,7 +272,7 @@ impl<'a> Walk<'a> {
 
     #[inline(always)]
     fn text(&self, text: &[u8]) -> Result<(), Stop> {
-        if text.is_ascii() || simdutf8::basic::from_utf8(text).is_ok() {
+        if is_ascii(text) || simdutf8::basic::from_utf8(text).is_ok() {
             Ok(())
         } else {
             Err(Stop::Rewrite)
@@ -238,25 +287,22 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Adds a key to the list whose first is `first`; `false` if there is no room to.
+    /// Adds a key to a list.
     #[inline(always)]
-    fn hold_key(&mut self, first: usize, key: &'a [u8]) -> Result<bool, Stop> {
-        let held = self.held;
-        if held == HELD_KEYS || held - first == COMPARED_KEYS {
-            return Ok(false);
-        }
+    fn hold_key(&mut self, list: &mut KeyList, key: &'a [u8]) -> Result<(), Stop> {
         let hash = key_hash(key);
-        let hashes = &self.hashes[first..held];
-        if hashes.iter().fold(false, |found, other| found | (*other == hash)) {
-            let same = |index: &usize| self.hashes[*index] == hash && self.keys[*index] == key;
-            if (first..held).any(|index| same(&index)) {
-                return Err(Stop::Rewrite);
-            }
+        let (word, bit) = ((hash >> 6 & 3) as usize, 1 << (hash & 63));
+        if list.bits[word] & bit != 0 && self.keys[list.first..self.held].contains(&key) {
+            return Err(Stop::Rewrite);
         }
-        self.hashes[held] = hash;
-        self.keys[held] = key;
-        self.held = held + 1;
-        Ok(true)
+        list.bits[word] |= bit;
+        if self.held == HELD_KEYS || self.held - list.first == COMPARED_KEYS {
+            list.too_many = true;
+        } else {
+            self.keys[self.held] = key;
+            self.held += 1;
+        }
+        Ok(())
     }
 
     /// Looks at the keys of a whole list again, for lists too long to compare key by key.
@@ -306,14 +352,18 @@ pub(super) fn skip_unknown(tag: u64, rest: &mut &[u8]) -> Result<(), &'static st
     if read { Ok(()) } else { Err(what) }
 }
 
-/// Tells most keys apart in a few instructions; equal hashes are compared in full.
+/// Eight bits that differ between most keys of a list, from its ends and its length.
 #[inline(always)]
 fn key_hash(key: &[u8]) -> u64 {
-    let len = key.len() as u64;
-    match (key.first_chunk::<8>(), key.last_chunk::<8>()) {
-        (Some(first), Some(last)) => {
-            u64::from_le_bytes(*first) ^ u64::from_le_bytes(*last).rotate_left(23) ^ (len << 57)
-        }
-        _ => key.iter().fold(len, |hash, byte| hash << 8 | u64::from(*byte)),
-    }
+    const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let ends = match (key.first_chunk::<8>(), key.last_chunk::<8>()) {
+        (Some(first), Some(last)) => u64::from_le_bytes(*first) ^ u64::from_le_bytes(*last).rotate_left(32),
+        _ => match (key.first_chunk::<4>(), key.last_chunk::<4>()) {
+            (Some(first), Some(last)) => {
+                u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last))
+            }
+            _ => key.iter().fold(0, |ends, byte| ends << 8 | u64::from(*byte)),
+        },
+    };
+    (ends ^ key.len() as u64).wrapping_mul(SPREAD) >> 56
 }

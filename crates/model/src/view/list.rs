@@ -72,6 +72,10 @@ impl<'a, T: View<'a>> Iterator for Iter<'a, T> {
 
     #[inline]
     fn next(&mut self) -> Option<T> {
+        // A list is nearly always unbroken, so that the next field is the next element.
+        if let Some(element) = self.fields.next_if(self.number) {
+            return Some(T::read(element));
+        }
         loop {
             let (number, payload) = self.fields.next()?;
             if number == self.number {
@@ -142,13 +146,17 @@ impl Stretch {
     }
 }
 
-/// Walks the fields of a message and tells what is left before and after each: `(number, value, before, after)`.
+/// Walks the fields of a message and tells what is left before and after each: `(number, value, before, after)`. A run of
+/// fields with one tag is told as its first, since in canonical form only lists have more than one element.
 #[inline(always)]
 pub(crate) fn each_field<'a>(message: &'a [u8], mut visit: impl FnMut(u32, wire::Payload<'a>, &'a [u8], &'a [u8])) {
     let mut fields = Fields::new(message);
     loop {
         let before = fields.rest();
         let Some((number, payload)) = fields.next() else { break };
+        if matches!(payload, wire::Payload::Bytes(_)) {
+            fields.skip_run(before);
+        }
         visit(number, payload, before, fields.rest());
     }
 }

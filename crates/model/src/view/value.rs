@@ -3,7 +3,7 @@
 use super::list::{List, View};
 use super::text;
 use crate::record::{self, Value};
-use crate::wire::{Fields, Payload};
+use crate::wire::{self, Fields, Payload};
 
 /// The pairs of a resource, scope, span, event, link, log record, data point or key-value list. Keys are unique.
 pub type Attributes<'a> = List<'a, KeyValue<'a>>;
@@ -34,6 +34,12 @@ pub enum AnyValue<'a> {
 impl<'a> View<'a> for KeyValue<'a> {
     #[inline]
     fn read(message: &'a [u8]) -> Self {
+        if let Some((key, value)) = wire::plain_pair(message) {
+            return KeyValue {
+                key: text(key),
+                value: AnyValue::read(value),
+            };
+        }
         let mut pair = KeyValue {
             key: "",
             value: AnyValue::Empty,
@@ -52,6 +58,9 @@ impl<'a> View<'a> for KeyValue<'a> {
 impl<'a> View<'a> for AnyValue<'a> {
     #[inline]
     fn read(message: &'a [u8]) -> Self {
+        if let Some(value) = wire::plain_text(message) {
+            return AnyValue::Str(text(value));
+        }
         let mut value = AnyValue::Empty;
         for field in Fields::new(message) {
             match field {

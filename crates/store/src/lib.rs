@@ -7,19 +7,52 @@
 //! Invariants: a commit names parts and journal ranges together, so that a restart neither loses nor repeats; a query sees one snapshot from
 //! its start to its end; a failed write loses nothing in memory; a damaged part is set aside and reported, the rest is served.
 
+mod append;
+mod arrow;
+mod block;
+mod catalog;
+mod column;
 mod dataset;
+mod directory;
 mod disk;
+mod encoding;
 mod error;
 mod filter;
+mod flush;
+mod frame;
+mod json;
+mod make;
+mod merge;
+mod nested;
+mod part;
+mod part_writer;
+mod ranges;
+mod reader;
+pub mod rows;
 mod scan;
+mod scanner;
+mod select;
 mod settings;
+mod snapshot;
+mod store;
+mod texts;
+mod thrift;
+mod trace_index;
+mod upkeep;
+mod writer;
 
 pub use dataset::{DAY_NANOS, Dataset, Day};
 pub use disk::{Disk, Entry, FileRead, FileWrite, LockError, RealDisk};
 pub use error::{AppendError, FlushError, OpenError, ReadError};
 pub use filter::{Field, Filter, Op};
+pub use ranges::{Covered, Ranges};
+pub use reader::{DatasetStats, Reader, Stats};
 pub use scan::{Columns, Scan};
+pub use scanner::Scanner;
 pub use settings::{
     APPEND_WAIT, Clock, FLUSH_AFTER, FLUSH_BYTES, FLUSH_ROWS, MEMORY_BYTES, RETENTION_AGE, Retention, SEAL_AFTER,
     Settings, Upkeep,
 };
+pub use snapshot::Quarantined;
+pub use store::{FORMAT, Store};
+pub use writer::{Ticket, Writer};

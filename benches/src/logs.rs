@@ -118,10 +118,16 @@ mod tests {
     fn records_are_json_of_about_800_bytes() {
         let mut source = LogSource::new(1, 1_000_000_000_000, 1_000);
         let request = source.request(1_000);
-        assert!((800_000..950_000).contains(&request.len()), "{} bytes in a request", request.len());
+        assert!(
+            (800_000..950_000).contains(&request.len()),
+            "{} bytes in a request",
+            request.len()
+        );
         let decoded = ExportLogsServiceRequest::decode(request.as_slice()).expect("what was encoded decodes");
         let body = decoded.resource_logs[0].scope_logs[0].log_records[7].body.clone();
-        let Some(Value::StringValue(line)) = body.and_then(|body| body.value) else { panic!("the body is a string") };
+        let Some(Value::StringValue(line)) = body.and_then(|body| body.value) else {
+            panic!("the body is a string")
+        };
         let parsed: serde_json::Value = serde_json::from_str(&line).expect("the line is JSON");
         assert!((740..900).contains(&line.len()), "{} bytes in a line", line.len());
         assert_eq!(parsed["tracking_id"], parsed["tracing"]["trace_id"]);

@@ -657,7 +657,12 @@ mod tests {
             let request = source.request(1_000);
             bytes += request.len();
             let decoded = ExportTraceServiceRequest::decode(request.as_slice()).expect("what was encoded decodes");
-            for span in decoded.resource_spans.iter().flat_map(|r| &r.scope_spans).flat_map(|s| &s.spans) {
+            for span in decoded
+                .resource_spans
+                .iter()
+                .flat_map(|r| &r.scope_spans)
+                .flat_map(|s| &s.spans)
+            {
                 spans += 1;
                 attributes += span.attributes.len();
                 *traces.entry(span.trace_id.clone()).or_default() += 1;
@@ -665,8 +670,16 @@ mod tests {
         }
         assert_eq!(spans, 40_000);
         let per_span = |total: usize| total as f64 / spans as f64;
-        assert!((520.0..680.0).contains(&per_span(bytes)), "{} bytes a span", per_span(bytes));
-        assert!((11.0..13.5).contains(&per_span(attributes)), "{} attributes a span", per_span(attributes));
+        assert!(
+            (520.0..680.0).contains(&per_span(bytes)),
+            "{} bytes a span",
+            per_span(bytes)
+        );
+        assert!(
+            (11.0..13.5).contains(&per_span(attributes)),
+            "{} attributes a span",
+            per_span(attributes)
+        );
         let per_trace = spans as f64 / traces.len() as f64;
         assert!((10.0..16.0).contains(&per_trace), "{per_trace} spans a trace");
     }

@@ -72,7 +72,11 @@ impl Appender {
                 Dataset::Logs => self.logs(batch, retention_nanos, &mut number),
             }
         }
-        let blocks = self.builders.iter_mut().filter_map(|b| b.builder.finish(b.day)).collect();
+        let blocks = self
+            .builders
+            .iter_mut()
+            .filter_map(|b| b.builder.finish(b.day))
+            .collect();
         // A builder is worth keeping for its tables; more than a few only after an append over many days.
         self.builders.truncate(2);
         for builder in &mut self.builders {

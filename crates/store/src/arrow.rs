@@ -5,7 +5,9 @@ use std::sync::Arc;
 use arrow_array::builder::{FixedSizeBinaryBuilder, StringBuilder};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type, UInt64Type};
-use arrow_array::{Array, ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, RecordBatchOptions, UInt64Array};
+use arrow_array::{
+    Array, ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, RecordBatchOptions, UInt64Array,
+};
 use arrow_schema::{DataType, Field, Schema};
 
 use crate::Dataset;
@@ -62,7 +64,9 @@ fn array_of(column: &Column, rows: usize) -> ArrayRef {
             }
             Arc::new(builder.finish())
         }
-        (_, Kind::Double) => Arc::new(Float64Array::from_iter((0..rows).map(|r| data.word(r).map(f64::from_bits)))),
+        (_, Kind::Double) => Arc::new(Float64Array::from_iter(
+            (0..rows).map(|r| data.word(r).map(f64::from_bits)),
+        )),
         (_, Kind::Bool) => Arc::new(BooleanArray::from_iter((0..rows).map(|r| data.word(r).map(|w| w != 0)))),
         (_, Kind::Uint) => Arc::new(UInt64Array::from_iter((0..rows).map(|r| data.word(r)))),
         _ => Arc::new(Int64Array::from_iter((0..rows).map(|r| data.word(r).map(|w| w as i64)))),
@@ -128,7 +132,12 @@ fn data_of(kind: Kind, array: &ArrayRef) -> Option<Data> {
             }
             return Some(Data::Ids { width, bytes, present });
         }
-        Kind::Int => array.as_primitive_opt::<Int64Type>()?.values().iter().map(|v| *v as u64).collect(),
+        Kind::Int => array
+            .as_primitive_opt::<Int64Type>()?
+            .values()
+            .iter()
+            .map(|v| *v as u64)
+            .collect(),
         Kind::Uint => array.as_primitive_opt::<UInt64Type>()?.values().to_vec(),
         Kind::Double => array
             .as_primitive_opt::<Float64Type>()?

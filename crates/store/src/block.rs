@@ -508,15 +508,22 @@ impl Builder {
                     self.trace_rows.clear();
                     (At::Every, Values::Id16(renew(&mut self.trace_ids)))
                 }
-                (_, fixed::TRACE_ID) => (At::Rows(renew(&mut self.trace_rows)), Values::Id16(renew(&mut self.trace_ids))),
+                (_, fixed::TRACE_ID) => (
+                    At::Rows(renew(&mut self.trace_rows)),
+                    Values::Id16(renew(&mut self.trace_ids)),
+                ),
                 (Dataset::Traces, fixed::SPAN_ID) => {
                     self.span_rows.clear();
                     (At::Every, Values::Id8(renew(&mut self.span_ids)))
                 }
-                (_, fixed::SPAN_ID) => (At::Rows(renew(&mut self.span_rows)), Values::Id8(renew(&mut self.span_ids))),
-                (Dataset::Traces, fixed::PARENT) => {
-                    (At::Rows(renew(&mut self.parent_rows)), Values::Id8(renew(&mut self.parents)))
-                }
+                (_, fixed::SPAN_ID) => (
+                    At::Rows(renew(&mut self.span_rows)),
+                    Values::Id8(renew(&mut self.span_ids)),
+                ),
+                (Dataset::Traces, fixed::PARENT) => (
+                    At::Rows(renew(&mut self.parent_rows)),
+                    Values::Id8(renew(&mut self.parents)),
+                ),
                 _ => {
                     let at = match (column.every && !is_context, is_context) {
                         (true, _) => At::Every,

@@ -289,7 +289,9 @@ impl Catalog {
             let path = path.to_owned();
             move |source| CatalogError { doing, path, source }
         };
-        let body = serde_json::to_vec(body).map_err(io::Error::other).map_err(failed("encode", path))?;
+        let body = serde_json::to_vec(body)
+            .map_err(io::Error::other)
+            .map_err(failed("encode", path))?;
         let mut bytes = format!("{MAGIC} {:08x}\n", crc32c::crc32c(&body)).into_bytes();
         bytes.extend_from_slice(&body);
         let temporary = path.with_extension("temporary");
@@ -326,7 +328,10 @@ impl Catalog {
         // What the checkpoint contains is no longer needed; a file that stays behind is ignored by `load` and tried again next time.
         let names = self.disk.list(&self.dir).unwrap_or_default();
         for entry in names {
-            let number_of = entry.name.split_once('.').and_then(|(n, _)| u64::from_str_radix(n, 16).ok());
+            let number_of = entry
+                .name
+                .split_once('.')
+                .and_then(|(n, _)| u64::from_str_radix(n, 16).ok());
             let old = match number_of {
                 Some(n) if entry.name.ends_with(CHECKPOINT) => n <= previous && n < number,
                 Some(n) if entry.name.ends_with(COMMIT) => n <= number,

@@ -141,7 +141,9 @@ impl Directory {
             put_varint(&mut out, group.max_time);
             put_blob(&mut out, group.words.as_ref());
             for chunk in &group.chunks {
-                out.push((chunk.encoding as u8) << 2 | u8::from(chunk.zstd) << 1 | u8::from(chunk.dictionary.is_some()));
+                out.push(
+                    (chunk.encoding as u8) << 2 | u8::from(chunk.zstd) << 1 | u8::from(chunk.dictionary.is_some()),
+                );
                 put_varint(&mut out, u64::from(chunk.present));
                 if let Some(page) = &chunk.dictionary {
                     put_page(&mut out, page);
@@ -196,8 +198,14 @@ impl Directory {
                 let min_time = take_varint(input)?;
                 let max_time = take_varint(input)?;
                 let words = take_blob(input)?;
-                let chunks = columns.iter().map(|_| take_chunk(input)).collect::<Result<Vec<_>, _>>()?;
-                if chunks.iter().any(|c| c.pages.iter().map(|p| u64::from(p.rows)).sum::<u64>() != u64::from(rows)) {
+                let chunks = columns
+                    .iter()
+                    .map(|_| take_chunk(input))
+                    .collect::<Result<Vec<_>, _>>()?;
+                if chunks
+                    .iter()
+                    .any(|c| c.pages.iter().map(|p| u64::from(p.rows)).sum::<u64>() != u64::from(rows))
+                {
                     return Err(BadPage("pages do not add up to the rows of their group"));
                 }
                 Ok(Group {

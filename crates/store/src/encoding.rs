@@ -161,7 +161,9 @@ pub fn take_hybrid(mut input: &[u8], width: u32, count: usize, out: &mut Vec<u32
             out.resize(out.len() + run.min(left), u32::from_le_bytes(value));
         } else {
             let groups = usize::try_from(header >> 1).map_err(|_| BadPage("a stretch is too long"))?;
-            let bytes = groups.checked_mul(width as usize).ok_or(BadPage("a stretch is too long"))?;
+            let bytes = groups
+                .checked_mul(width as usize)
+                .ok_or(BadPage("a stretch is too long"))?;
             if groups == 0 || input.len() < bytes {
                 return Err(BadPage("a packed stretch is cut short"));
             }

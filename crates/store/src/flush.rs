@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use crate::Dataset;
 use crate::block::{At, Block, BlockColumn, Values};
 use crate::column::{Kind, MAX_COLUMNS, Spec, fixed};
 use crate::frame::Data;
 use crate::texts::{Interner, Texts};
-use crate::Dataset;
 
 /// Columns that some sources together have, the dataset's own first, the others by name. `spilled` go to `rest:json`.
 pub struct Union {
@@ -106,11 +106,6 @@ impl<'a> Sorted<'a> {
         }
     }
 
-    /// Where row `row` of block `block` lies.
-    pub fn position(&self, block: usize, row: usize) -> usize {
-        self.rank[self.bases[block] as usize + row] as usize
-    }
-
     /// A column of all rows, sorted.
     pub fn column(&self, spec: &Spec) -> Data {
         match spec.kind {
@@ -196,7 +191,7 @@ impl<'a> Sorted<'a> {
     }
 
     /// Puts every value where its row lies; returns which rows have one unless all do.
-    fn scatter<T: Copy + Default>(
+    fn scatter<T: Copy>(
         &self,
         spec: &Spec,
         out: &mut [T],

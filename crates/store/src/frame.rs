@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::column::{Kind, Spec};
+use crate::column::Spec;
 use crate::texts::Texts;
 
 /// Values of one column for a stretch of rows.
@@ -15,7 +15,10 @@ pub enum Data {
         plain: bool,
     },
     /// Integers, doubles (as bits) and booleans (0 and 1). Absent rows hold 0. `None` is "all present".
-    Words { values: Vec<u64>, present: Option<Vec<bool>> },
+    Words {
+        values: Vec<u64>,
+        present: Option<Vec<bool>>,
+    },
     /// Ids one after another. Absent rows hold zeros.
     Ids {
         width: usize,
@@ -25,26 +28,6 @@ pub enum Data {
 }
 
 impl Data {
-    /// A column without any value.
-    pub fn absent(kind: Kind, rows: usize) -> Data {
-        match kind {
-            Kind::Text | Kind::Json => Data::Text {
-                codes: vec![0; rows],
-                texts: Arc::default(),
-                plain: false,
-            },
-            Kind::Id8 | Kind::Id16 => Data::Ids {
-                width: kind.id_width(),
-                bytes: vec![0; rows * kind.id_width()],
-                present: Some(vec![false; rows]),
-            },
-            Kind::Int | Kind::Uint | Kind::Double | Kind::Bool => Data::Words {
-                values: vec![0; rows],
-                present: Some(vec![false; rows]),
-            },
-        }
-    }
-
     pub fn rows(&self) -> usize {
         match self {
             Data::Text { codes, .. } => codes.len(),

@@ -286,7 +286,9 @@ mod tests {
             Just(Value::Null),
             any::<bool>().prop_map(Value::Bool),
             any::<i64>().prop_map(Value::Int),
-            any::<f64>().prop_filter("NaN differs from itself", |d| !d.is_nan()).prop_map(Value::Double),
+            any::<f64>()
+                .prop_filter("NaN differs from itself", |d| !d.is_nan())
+                .prop_map(Value::Double),
             any::<String>().prop_map(Value::Str),
             proptest::collection::vec(any::<u8>(), 0..9).prop_map(Value::Bytes),
         ];

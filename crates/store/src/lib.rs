@@ -11,6 +11,7 @@ mod append;
 mod arrow;
 mod block;
 mod catalog;
+mod check;
 mod column;
 mod dataset;
 mod directory;
@@ -41,6 +42,7 @@ mod trace_index;
 mod upkeep;
 mod writer;
 
+pub use check::{Problem, Report, check, check_on};
 pub use dataset::{DAY_NANOS, Dataset, Day};
 pub use disk::{Disk, Entry, FileRead, FileWrite, LockError, RealDisk};
 pub use error::{AppendError, FlushError, OpenError, ReadError};

@@ -115,11 +115,7 @@ impl Maker {
             buckets_offset,
             buckets: n,
         });
-        let Written {
-            bytes,
-            rows,
-            directory,
-        } = self.writer.finish()?;
+        let Written { bytes, rows, directory } = self.writer.finish()?;
         Ok(Made {
             rows,
             bytes,
@@ -169,12 +165,22 @@ pub fn spill(rest: Option<&Data>, spilled: &[(Spec, Data)], rows: usize) -> Data
 }
 
 /// Makes a part of fresh blocks of one dataset and day.
-pub fn make_from_blocks(file: Box<dyn FileWrite>, sorted: &Sorted<'_>, union: Union, dataset: Dataset, day: Day) -> io::Result<(Made, Names)> {
+pub fn make_from_blocks(
+    file: Box<dyn FileWrite>,
+    sorted: &Sorted<'_>,
+    union: Union,
+    dataset: Dataset,
+    day: Day,
+) -> io::Result<(Made, Names)> {
     let rest_name = dataset.fixed()[fixed::REST].name;
     let mut names = Names::default();
     let mut service: Option<Data> = None;
     let mut operation: Option<Data> = None;
-    let spilled: Vec<(Spec, Data)> = union.spilled.into_iter().map(|s| (s.clone(), sorted.column(&s))).collect();
+    let spilled: Vec<(Spec, Data)> = union
+        .spilled
+        .into_iter()
+        .map(|s| (s.clone(), sorted.column(&s)))
+        .collect();
     let mut columns: Vec<(Spec, Data)> = Vec::with_capacity(union.columns.len());
     for spec in &union.columns {
         let mut data = sorted.column(spec);

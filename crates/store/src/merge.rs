@@ -102,8 +102,14 @@ impl<'a> Keys<'a> {
                 let span_ids = self.part.column(self.group, self.columns[2], rows.clone())?;
                 for row in 0..rows.len() {
                     let time = times.word(row).unwrap_or(0);
-                    let id = second.id(row).and_then(|i| i.try_into().ok()).map_or(0, u128::from_be_bytes);
-                    let span = span_ids.id(row).and_then(|i| i.try_into().ok()).map_or(0, u64::from_be_bytes);
+                    let id = second
+                        .id(row)
+                        .and_then(|i| i.try_into().ok())
+                        .map_or(0, u128::from_be_bytes);
+                    let span = span_ids
+                        .id(row)
+                        .and_then(|i| i.try_into().ok())
+                        .map_or(0, u64::from_be_bytes);
                     self.keys.push((Key(time / MINUTE_NANOS, id, time), span));
                 }
             }
@@ -128,7 +134,11 @@ impl<'a> Keys<'a> {
 
     fn advance(&mut self) -> Result<(), ReadError> {
         self.at += 1;
-        if self.at >= self.keys.len() { self.fill() } else { Ok(()) }
+        if self.at >= self.keys.len() {
+            self.fill()
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -150,7 +160,12 @@ pub fn merge_parts(
 ) -> Result<(Made, u64), MergeError> {
     let counted = parts.iter().flat_map(|p| {
         p.directory.columns.iter().enumerate().map(|(index, spec)| {
-            let count = p.directory.groups.iter().map(|g| u64::from(g.chunks[index].present)).sum();
+            let count = p
+                .directory
+                .groups
+                .iter()
+                .map(|g| u64::from(g.chunks[index].present))
+                .sum();
             (spec, count)
         })
     });
@@ -273,7 +288,11 @@ fn next_runs(
             let here = Placed { key, span, input, row };
             let twin = last.is_some_and(|l| l.key == key && l.span == span);
             let is_span = keys[input].dataset == Dataset::Traces;
-            if twin && is_span && let Some(before) = *last && same_span(parts, before, here)? {
+            if twin
+                && is_span
+                && let Some(before) = *last
+                && same_span(parts, before, here)?
+            {
                 *dropped += 1;
             } else {
                 match runs.last_mut() {
@@ -417,10 +436,7 @@ fn gather_texts(inputs: &mut [Vec<Piece>], runs: &[Run], rows: usize) -> Data {
                 continue;
             };
             let Piece { data, map, .. } = &mut pieces[piece];
-            let Data::Text {
-                codes: from, texts, ..
-            } = &*data
-            else {
+            let Data::Text { codes: from, texts, .. } = &*data else {
                 codes.resize(codes.len() + range.len(), 0);
                 continue;
             };
@@ -456,7 +472,10 @@ fn gather_words(inputs: &[Vec<Piece>], runs: &[Run], rows: usize, spec: &Spec) -
     for run in runs {
         let pieces = &inputs[run.input];
         cut(pieces, *run, |piece, range| match piece.map(|p| &pieces[p].data) {
-            Some(Data::Words { values: from, present: here }) => {
+            Some(Data::Words {
+                values: from,
+                present: here,
+            }) => {
                 values.extend_from_slice(&from[range.clone()]);
                 if !spec.required {
                     match here {

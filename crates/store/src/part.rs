@@ -73,10 +73,6 @@ impl OpenPart {
         })
     }
 
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     fn failed(&self, source: io::Error) -> ReadError {
         ReadError::Io {
             path: self.path.clone(),
@@ -167,11 +163,15 @@ impl OpenPart {
         for end in ends.as_chunks::<4>().0 {
             let end = u64::from(u32::from_le_bytes(*end));
             if end < start {
-                return Err(self.corrupt(at.ends.offset, BadPage("a bucket of the trace index ends before it starts")));
+                return Err(self.corrupt(
+                    at.ends.offset,
+                    BadPage("a bucket of the trace index ends before it starts"),
+                ));
             }
             let mut bucket = vec![0; (end - start) as usize];
             self.read(&mut bucket, at.buckets_offset + start)?;
-            trace_index::find(&bucket, &TraceId::default()).map_err(|bad| self.corrupt(at.buckets_offset + start, bad))?;
+            trace_index::find(&bucket, &TraceId::default())
+                .map_err(|bad| self.corrupt(at.buckets_offset + start, bad))?;
             start = end;
         }
         Ok(())
@@ -344,7 +344,14 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    fn page_texts(&mut self, mut body: &[u8], wanted: Range<usize>, before: usize, here: usize, total: usize) -> Result<(), BadPage> {
+    fn page_texts(
+        &mut self,
+        mut body: &[u8],
+        wanted: Range<usize>,
+        before: usize,
+        here: usize,
+        total: usize,
+    ) -> Result<(), BadPage> {
         let base = match self.encoding {
             Encoding::Dictionary => {
                 self.take_codes(body, before + here)?;
@@ -400,20 +407,29 @@ impl<'a> Decoder<'a> {
         Ok(())
     }
 
-    fn page_words(&mut self, mut body: &[u8], wanted: Range<usize>, before: usize, here: usize, total: usize) -> Result<(), BadPage> {
+    fn page_words(
+        &mut self,
+        mut body: &[u8],
+        wanted: Range<usize>,
+        before: usize,
+        here: usize,
+        total: usize,
+    ) -> Result<(), BadPage> {
         self.scratch_words.clear();
         match self.encoding {
             Encoding::Dictionary => {
                 self.take_codes(body, before + here)?;
                 let words = &self.dictionary_words;
-                self.scratch_words.extend(self.scratch_codes.iter().map(|c| words[*c as usize]));
+                self.scratch_words
+                    .extend(self.scratch_codes.iter().map(|c| words[*c as usize]));
             }
             Encoding::Delta => take_delta(&mut body, total, &mut self.scratch_words)?,
             Encoding::Plain if self.spec.kind == Kind::Bool => {
                 if body.len() * 8 < total {
                     return Err(BadPage("booleans are cut short"));
                 }
-                self.scratch_words.extend((0..total).map(|i| u64::from(body[i / 8] >> (i % 8) & 1)));
+                self.scratch_words
+                    .extend((0..total).map(|i| u64::from(body[i / 8] >> (i % 8) & 1)));
             }
             Encoding::Plain => {
                 if body.len() != total * 8 {

@@ -242,22 +242,31 @@ impl PartWriter {
         let here = |row: usize| present.is_none_or(|p| p[row]);
         let count = present.map_or(values.len(), |p| p.iter().filter(|p| **p).count());
         if spec.kind == Kind::Bool {
-            return self.pages(spec, values.len(), count, count / 8 + 1, Encoding::Plain, None, here, |_, range, body, _| {
-                let mut byte = 0u8;
-                let mut bits = 0;
-                for row in range.filter(|row| here(*row)) {
-                    byte |= (values[row] as u8 & 1) << bits;
-                    bits += 1;
-                    if bits == 8 {
-                        body.push(byte);
-                        byte = 0;
-                        bits = 0;
+            return self.pages(
+                spec,
+                values.len(),
+                count,
+                count / 8 + 1,
+                Encoding::Plain,
+                None,
+                here,
+                |_, range, body, _| {
+                    let mut byte = 0u8;
+                    let mut bits = 0;
+                    for row in range.filter(|row| here(*row)) {
+                        byte |= (values[row] as u8 & 1) << bits;
+                        bits += 1;
+                        if bits == 8 {
+                            body.push(byte);
+                            byte = 0;
+                            bits = 0;
+                        }
                     }
-                }
-                if bits > 0 {
-                    body.push(byte);
-                }
-            });
+                    if bits > 0 {
+                        body.push(byte);
+                    }
+                },
+            );
         }
         if let Some((distinct, codes)) = few_distinct(values, here) {
             let dictionary: Vec<u8> = distinct.iter().flat_map(|v| v.to_le_bytes()).collect();
@@ -283,32 +292,56 @@ impl PartWriter {
         } else {
             Encoding::Delta
         };
-        self.pages(spec, values.len(), count, count * 6, encoding, None, here, |_, range, body, words| {
-            words.clear();
-            words.extend(range.filter(|row| here(*row)).map(|row| values[row]));
-            if encoding == Encoding::Delta {
-                put_delta(body, words);
-            } else {
-                for value in words.iter() {
-                    body.extend_from_slice(&value.to_le_bytes());
+        self.pages(
+            spec,
+            values.len(),
+            count,
+            count * 6,
+            encoding,
+            None,
+            here,
+            |_, range, body, words| {
+                words.clear();
+                words.extend(range.filter(|row| here(*row)).map(|row| values[row]));
+                if encoding == Encoding::Delta {
+                    put_delta(body, words);
+                } else {
+                    for value in words.iter() {
+                        body.extend_from_slice(&value.to_le_bytes());
+                    }
                 }
-            }
-        })
+            },
+        )
     }
 
-    fn ids(&mut self, spec: &Spec, width: usize, bytes: &[u8], present: Option<&[bool]>) -> io::Result<(Chunk, ColumnFooter)> {
+    fn ids(
+        &mut self,
+        spec: &Spec,
+        width: usize,
+        bytes: &[u8],
+        present: Option<&[bool]>,
+    ) -> io::Result<(Chunk, ColumnFooter)> {
         let rows = bytes.len() / width;
         let here = |row: usize| present.is_none_or(|p| p[row]);
         let count = present.map_or(rows, |p| p.iter().filter(|p| **p).count());
-        self.pages(spec, rows, count, count * width, Encoding::Plain, None, here, |_, range, body, _| {
-            if present.is_none() {
-                body.extend_from_slice(&bytes[range.start * width..range.end * width]);
-            } else {
-                for row in range.filter(|row| here(*row)) {
-                    body.extend_from_slice(&bytes[row * width..(row + 1) * width]);
+        self.pages(
+            spec,
+            rows,
+            count,
+            count * width,
+            Encoding::Plain,
+            None,
+            here,
+            |_, range, body, _| {
+                if present.is_none() {
+                    body.extend_from_slice(&bytes[range.start * width..range.end * width]);
+                } else {
+                    for row in range.filter(|row| here(*row)) {
+                        body.extend_from_slice(&bytes[row * width..(row + 1) * width]);
+                    }
                 }
-            }
-        })
+            },
+        )
     }
 
     /// Writes the dictionary page, if any, and the data pages of a chunk; `fill` appends the values of a range of rows to a page's body.
@@ -330,7 +363,10 @@ impl PartWriter {
             rows
         } else {
             let per_row = (total / rows.max(1)).max(1);
-            (PAGE_BYTES / per_row).clamp(256, PAGE_ROWS).next_power_of_two().min(PAGE_ROWS)
+            (PAGE_BYTES / per_row)
+                .clamp(256, PAGE_ROWS)
+                .next_power_of_two()
+                .min(PAGE_ROWS)
         };
         let start = self.position();
         let mut raw_bytes = 0u64;

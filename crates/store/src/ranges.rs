@@ -16,7 +16,9 @@ impl Ranges {
         if start > end {
             return;
         }
-        let from = self.0.partition_point(|r| r.1 < start.saturating_sub(u64::from(start > 0)));
+        let from = self
+            .0
+            .partition_point(|r| r.1 < start.saturating_sub(u64::from(start > 0)));
         let to = self.0.partition_point(|r| r.0 <= end.saturating_add(1));
         if from >= to {
             self.0.insert(from, (start, end));

@@ -117,13 +117,21 @@ impl Reader {
             // Runs that are close together are read at once: they share pages anyway.
             for range in near(&runs, first..last) {
                 let rows = (range.start - first) as usize..(range.end - first) as usize;
-                let ids = open.column(index, fixed_column(&open.directory.columns, part.entry.dataset), rows.clone())?;
+                let ids = open.column(
+                    index,
+                    fixed_column(&open.directory.columns, part.entry.dataset),
+                    rows.clone(),
+                )?;
                 let picks: Vec<u32> = (0..rows.len() as u32)
                     .filter(|row| ids.id(*row as usize) == Some(&id.0[..]))
                     .collect();
                 if !picks.is_empty() {
                     let frame = open.frame(index, rows, |_| true)?;
-                    frames.push(if picks.len() == frame.rows { frame } else { pick(&frame, &picks) });
+                    frames.push(if picks.len() == frame.rows {
+                        frame
+                    } else {
+                        pick(&frame, &picks)
+                    });
                 }
             }
             first = last;
@@ -242,7 +250,12 @@ fn fixed_column(columns: &[crate::column::Spec], dataset: Dataset) -> usize {
 fn block_rows_of_trace(block: &Block, id: TraceId) -> Vec<u32> {
     match block.trace_ids() {
         Some((At::Every, ids)) => (0u32..).zip(ids).filter(|(_, i)| **i == id.0).map(|(r, _)| r).collect(),
-        Some((At::Rows(rows), ids)) => rows.iter().zip(ids).filter(|(_, i)| **i == id.0).map(|(r, _)| *r).collect(),
+        Some((At::Rows(rows), ids)) => rows
+            .iter()
+            .zip(ids)
+            .filter(|(_, i)| **i == id.0)
+            .map(|(r, _)| *r)
+            .collect(),
         _ => Vec::new(),
     }
 }

@@ -71,7 +71,9 @@ impl<'a> LevelColumns<'a> {
 fn value_at(data: &Data, kind: Kind, row: usize) -> Option<Value> {
     match kind {
         Kind::Text => data.text(row).map(|t| Value::Str(t.to_owned())),
-        Kind::Json => data.text(row).map(|t| json::parse(t).unwrap_or_else(|| Value::Str(t.to_owned()))),
+        Kind::Json => data
+            .text(row)
+            .map(|t| json::parse(t).unwrap_or_else(|| Value::Str(t.to_owned()))),
         kind => data.word(row).map(|w| word_value(kind, w)),
     }
 }
@@ -273,7 +275,11 @@ pub(crate) fn log_records(frame: &Frame) -> Vec<LogRecord> {
                 });
             LogRecord {
                 time_unix_nano: if from_observed { 0 } else { word(time, row) },
-                observed_unix_nano: if from_observed { word(time, row) } else { word(observed, row) },
+                observed_unix_nano: if from_observed {
+                    word(time, row)
+                } else {
+                    word(observed, row)
+                },
                 severity_number: word(number, row) as u8,
                 severity_text: text(severity, row),
                 body,

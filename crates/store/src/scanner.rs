@@ -134,7 +134,11 @@ impl Scanner {
         let mut groups: Vec<(u64, usize)> = Vec::new();
         for (index, group) in open.directory.groups.iter().enumerate() {
             if group.min_time < self.scan.time.end && group.max_time >= self.scan.time.start {
-                let order = if self.scan.newest_first { group.max_time } else { u64::MAX - group.min_time };
+                let order = if self.scan.newest_first {
+                    group.max_time
+                } else {
+                    u64::MAX - group.min_time
+                };
                 groups.push((order, index));
             }
         }

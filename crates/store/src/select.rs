@@ -9,8 +9,8 @@ use model::{SpanId, TraceId};
 use crate::column::{Kind, Level, Spec, parse_column_name, word_value};
 use crate::filter::{Field, Filter, Op};
 use crate::frame::{Data, Frame};
+use crate::json;
 use crate::texts::Texts;
-use crate::{Dataset, json};
 
 /// Name of the column that holds attributes without a column of their own.
 const REST: &str = "rest:json";
@@ -57,7 +57,7 @@ pub fn reads(filter: &Filter, spec: &Spec) -> bool {
 fn rest_names(field: &Field) -> impl Iterator<Item = Cow<'_, str>> {
     let levels = Level::BARE.iter().map(move |level| match field {
         Field::Bare(name) => Some(Cow::Owned(format!("{}{name}", level.prefix()))),
-        Field::Exact(name) => name.starts_with(level.prefix()).then(|| Cow::Borrowed(name.as_str())),
+        Field::Exact(name) => name.starts_with(level.prefix()).then_some(Cow::Borrowed(name.as_str())),
     });
     levels.flatten()
 }
@@ -145,7 +145,8 @@ fn text_matches(kind: Kind, stored: &str, op: Op, value: &Value) -> bool {
         (_, Op::Contains) => wanted_text(value).is_some_and(|wanted| stored.contains(&*wanted)),
         (Kind::Json, _) => match json::parse(stored) {
             Some(parsed) => {
-                value_matches(&parsed, op, value) || (op == Op::Eq && matches!(value, Value::Str(text) if text == stored))
+                value_matches(&parsed, op, value)
+                    || (op == Op::Eq && matches!(value, Value::Str(text) if text == stored))
             }
             None => false,
         },
@@ -276,7 +277,11 @@ pub enum Known {
 }
 
 /// Whether any row of a group may match, judged by dictionaries; `known` is asked for each column that matters.
-pub fn may_match<E>(filter: &Filter, specs: &[Spec], known: &mut impl FnMut(usize) -> Result<Known, E>) -> Result<bool, E> {
+pub fn may_match<E>(
+    filter: &Filter,
+    specs: &[Spec],
+    known: &mut impl FnMut(usize) -> Result<Known, E>,
+) -> Result<bool, E> {
     match filter {
         Filter::True | Filter::Not(_) => Ok(true),
         Filter::And(all) => {
@@ -336,12 +341,7 @@ pub fn services(filter: &Filter) -> Option<Vec<&str>> {
 
 /// Whether a column belongs to the ones named.
 pub fn is_named(names: &[String], spec: &Spec) -> bool {
-    names.iter().any(|name| {
-        &*spec.name == name.as_str() || rank(&Field::Exact(name.clone()), spec).is_some()
-    })
-}
-
-/// The columns that a lookup by trace reads.
-pub fn trace_filter(dataset: Dataset, id: TraceId) -> Filter {
-    Filter::eq(dataset.fixed()[0].name, Value::Bytes(id.0.to_vec()))
+    names
+        .iter()
+        .any(|name| &*spec.name == name.as_str() || rank(&Field::Exact(name.clone()), spec).is_some())
 }

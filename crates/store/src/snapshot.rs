@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use crate::Dataset;
 use crate::block::Block;
 use crate::catalog::PartEntry;
 use crate::disk::Disk;
 use crate::error::ReadError;
 use crate::part::OpenPart;
 use crate::settings::Settings;
-use crate::{Dataset, Day};
 
 /// Memory of opened parts' directories: those of about a hundred million rows.
 const OPEN_PARTS_BYTES: usize = 48 << 20;
@@ -95,10 +95,6 @@ impl Snapshot {
 
     pub fn parts_of(&self, dataset: Dataset) -> impl Iterator<Item = &Arc<Part>> {
         self.parts.values().filter(move |p| p.entry.dataset == dataset)
-    }
-
-    pub fn parts_of_day(&self, dataset: Dataset, day: Day) -> impl Iterator<Item = &Arc<Part>> {
-        self.parts_of(dataset).filter(move |p| p.entry.day == day)
     }
 }
 

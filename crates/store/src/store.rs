@@ -168,6 +168,9 @@ fn sweep(disk: &Arc<dyn Disk>, dir: &Path, catalog: &Catalog) -> Result<HashSet<
                         found.insert(path);
                         kept += 1;
                     } else if let Some(home) = moved.get(&path) {
+                        if let Some(day) = home.parent() {
+                            disk.create_dir_all(day).map_err(|e| refused("create", day, dir, e))?;
+                        }
                         disk.rename(&path, home).map_err(|e| refused("rename", &path, dir, e))?;
                         found.insert(home.clone());
                     } else if let Err(error) = disk.remove(&path) {

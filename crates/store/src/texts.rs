@@ -22,10 +22,6 @@ impl Texts {
         self.ends.len()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
-    }
-
     /// Bytes of all texts together.
     pub fn text_bytes(&self) -> usize {
         self.text.len()
@@ -186,10 +182,6 @@ impl Interner {
         }
     }
 
-    pub fn texts(&self) -> &Texts {
-        &self.texts
-    }
-
     /// The texts by code, leaving the interner empty but with its table.
     pub fn take(&mut self) -> Texts {
         /// A table larger than this is given back rather than cleared for every append.
@@ -217,9 +209,9 @@ mod tests {
         let mut interner = Interner::default();
         let words: Vec<String> = (0..5000).map(|i| format!("value {}", i % 97)).collect();
         let codes: Vec<u32> = words.iter().map(|w| interner.code(w)).collect();
-        assert_eq!(interner.texts().len(), 97);
+        assert_eq!(interner.texts.len(), 97);
         for (word, code) in words.iter().zip(&codes) {
-            assert_eq!(interner.texts().get(*code as usize - 1), word);
+            assert_eq!(interner.texts.get(*code as usize - 1), word);
         }
     }
 

@@ -137,6 +137,10 @@ mod tests {
             assert_eq!(rows, expected);
         }
         let range = bucket_range(&ends, n, &id(9999)).unwrap();
-        assert!(find(&buckets[range.start as usize..range.end as usize], &id(9999)).unwrap().is_empty());
+        assert!(
+            find(&buckets[range.start as usize..range.end as usize], &id(9999))
+                .unwrap()
+                .is_empty()
+        );
     }
 }

@@ -80,7 +80,11 @@ impl Core {
         if removed.is_empty() {
             return Ok(());
         }
-        tracing::info!(dataset = dataset.as_str(), parts = removed.len(), "retention removes parts");
+        tracing::info!(
+            dataset = dataset.as_str(),
+            parts = removed.len(),
+            "retention removes parts"
+        );
         self.replace(Commit {
             removed,
             horizon: vec![(dataset, horizon)],
@@ -203,16 +207,13 @@ impl Core {
         let folder = to.parent().map(Path::to_owned).unwrap_or_default();
         self.make_folder(&folder)?;
         disk.rename(from, &to).map_err(failed("rename", from))?;
-        let committed = disk
-            .sync_dir(&folder)
-            .map_err(failed("sync", &folder))
-            .and_then(|()| {
-                self.replace(Commit {
-                    added: vec![entry.clone()],
-                    removed: vec![entry.id],
-                    ..Commit::default()
-                })
-            });
+        let committed = disk.sync_dir(&folder).map_err(failed("sync", &folder)).and_then(|()| {
+            self.replace(Commit {
+                added: vec![entry.clone()],
+                removed: vec![entry.id],
+                ..Commit::default()
+            })
+        });
         if committed.is_err() {
             // Back, so that readers find it; should this fail too, they look in both places.
             let _ = disk.rename(&to, from);
@@ -223,7 +224,8 @@ impl Core {
 
 /// The newest instant that a part counts as, for retention: its newest row, but no other day than its own.
 fn newest(part: &PartEntry) -> u64 {
-    part.max_time.clamp(part.day.start_unix_nano(), part.day.end_unix_nano())
+    part.max_time
+        .clamp(part.day.start_unix_nano(), part.day.end_unix_nano())
 }
 
 /// Which of a day's parts to merge, if any.

@@ -137,7 +137,13 @@ impl Writer {
     /// Takes the rows of some batches of one signal; they answer queries when this returns. `seqs` are the journal positions that these
     /// batches stand for: positions in between that belong to other streams may and should be included, so that ranges join.
     /// Waits for memory up to `append_wait`; an error means that nothing was taken.
-    pub fn append(&self, source: &str, journal: [u8; 16], seqs: RangeInclusive<u64>, batches: &[Batch]) -> Result<Ticket, AppendError> {
+    pub fn append(
+        &self,
+        source: &str,
+        journal: [u8; 16],
+        seqs: RangeInclusive<u64>,
+        batches: &[Batch],
+    ) -> Result<Ticket, AppendError> {
         self.core.append(source, journal, seqs, batches)
     }
 
@@ -191,7 +197,13 @@ impl Drop for Writer {
 }
 
 impl Core {
-    fn append(&self, source: &str, journal: [u8; 16], seqs: RangeInclusive<u64>, batches: &[Batch]) -> Result<Ticket, AppendError> {
+    fn append(
+        &self,
+        source: &str,
+        journal: [u8; 16],
+        seqs: RangeInclusive<u64>,
+        batches: &[Batch],
+    ) -> Result<Ticket, AppendError> {
         let settings = &self.shared.settings;
         let Some(first) = batches.first() else {
             return Ok(Ticket { rows: 0 });
@@ -225,7 +237,8 @@ impl Core {
         pending.oldest.get_or_insert_with(Instant::now);
         let due = pending.rows >= settings.flush_rows || pending.bytes >= settings.flush_bytes;
         self.shared.fresh_bytes.fetch_add(bytes, Ordering::AcqRel);
-        self.shared.publish(|next| next.blocks_mut(dataset).extend(blocks.into_iter().map(Arc::new)));
+        self.shared
+            .publish(|next| next.blocks_mut(dataset).extend(blocks.into_iter().map(Arc::new)));
         drop(fresh);
         if due {
             self.work.notify_one();
@@ -263,7 +276,10 @@ impl Core {
                     last_failure: fresh.last_failure.clone(),
                 });
             }
-            (fresh, _) = self.room.wait_timeout(fresh, left).unwrap_or_else(PoisonError::into_inner);
+            (fresh, _) = self
+                .room
+                .wait_timeout(fresh, left)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -290,7 +306,10 @@ impl Core {
                 continue;
             }
             let wait = pause.take().unwrap_or(settings.flush_after / 4);
-            (fresh, _) = self.work.wait_timeout(fresh, wait).unwrap_or_else(PoisonError::into_inner);
+            (fresh, _) = self
+                .work
+                .wait_timeout(fresh, wait)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -382,7 +401,12 @@ impl Core {
         }
     }
 
-    fn write_blocks(&self, dataset: Dataset, blocks: &[Arc<Block>], covered: &BTreeMap<Source, Ranges>) -> Result<Vec<PartEntry>, FlushError> {
+    fn write_blocks(
+        &self,
+        dataset: Dataset,
+        blocks: &[Arc<Block>],
+        covered: &BTreeMap<Source, Ranges>,
+    ) -> Result<Vec<PartEntry>, FlushError> {
         let mut days: BTreeMap<Day, Vec<Arc<Block>>> = BTreeMap::new();
         for block in blocks {
             days.entry(block.day).or_default().push(Arc::clone(block));
@@ -394,7 +418,9 @@ impl Core {
                 .iter()
                 .flat_map(|b| b.columns.iter().map(|c| (&c.spec, c.len() as u64)));
             let union = unite(dataset, counted);
-            let made = self.write_part(dataset, day, false, |file| make_from_blocks(file, &sorted, union, dataset, day));
+            let made = self.write_part(dataset, day, false, |file| {
+                make_from_blocks(file, &sorted, union, dataset, day)
+            });
             match made {
                 Ok(entry) => added.push(entry),
                 Err(error) => {

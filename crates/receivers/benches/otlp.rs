@@ -119,8 +119,8 @@ fn serve() -> Server {
             let budget = Budget::root("bench", 256 << 20);
             let intake = Intake::new("otlp", &Ledger::new(), budget, vec![(Signal::Traces, Arc::new(entry))]);
             let mut config = otlp::Config::both();
-            config.protocols.grpc.as_mut().unwrap().endpoint = "127.0.0.1:0".to_owned();
-            config.protocols.http.as_mut().unwrap().endpoint = "127.0.0.1:0".to_owned();
+            config.protocols.grpc.as_mut().unwrap().endpoint = "127.0.0.1:0".parse().unwrap();
+            config.protocols.http.as_mut().unwrap().endpoint = "127.0.0.1:0".parse().unwrap();
             let mut doors = Doors::new();
             let mounted = otlp::mount(&config, intake, &mut doors).unwrap();
             let open = doors.open().await.unwrap();

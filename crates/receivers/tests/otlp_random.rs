@@ -21,10 +21,10 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A string that gets a random distance into the protocols before it goes wrong, and whether it is a whole request, after
 /// which the door closes by itself.
-fn string(seed: u64, sample: &[u8]) -> (Vec<u8>, bool) {
+fn string(seed: u64, samples: &[(&str, Vec<u8>)]) -> (Vec<u8>, bool) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut noise: Vec<u8> = (0..random.usize(0..300)).map(|_| random.u8(..)).collect();
-    let mutated = |random: &mut fastrand::Rng| {
+    let mutated = |random: &mut fastrand::Rng, sample: &[u8]| {
         let mut bytes = sample.to_vec();
         for _ in 0..random.usize(1..8) {
             let at = random.usize(..bytes.len());
@@ -38,8 +38,8 @@ fn string(seed: u64, sample: &[u8]) -> (Vec<u8>, bool) {
         0 => noise,
         // HTTP/1 with a body that is nearly telemetry.
         1 | 2 => {
-            let body = mutated(&mut random);
-            let coding = random.choice(["identity", "gzip", "zstd", "deflate"]).unwrap();
+            let (coding, sample) = random.choice(samples).unwrap();
+            let body = mutated(&mut random, sample);
             let head = format!(
                 "POST /v1/traces HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/x-protobuf\r\ncontent-encoding: {coding}\r\ncontent-length: {}\r\n\r\n",
                 body.len()
@@ -88,17 +88,32 @@ async fn throw(address: SocketAddr, bytes: &[u8], whole: bool) {
     let _ = stream.read_to_end(&mut answer).await;
 }
 
+fn zlib(data: &[u8]) -> Vec<u8> {
+    let mut compressor = libdeflater::Compressor::new(libdeflater::CompressionLvl::default());
+    let mut out = vec![0; compressor.zlib_compress_bound(data.len())];
+    let len = compressor.zlib_compress(data, &mut out).unwrap();
+    out.truncate(len);
+    out
+}
+
 async fn check(door: impl Fn(&Running) -> SocketAddr) {
     let running = start().await;
     let address = door(&running);
-    let sample: Arc<[u8]> = spans(2).into();
+    let telemetry = spans(2);
+    let samples: Arc<[(&str, Vec<u8>)]> = Arc::new([
+        ("identity", telemetry.clone()),
+        ("gzip", gzip(&telemetry)),
+        ("gzip", [gzip(&telemetry), gzip(&telemetry)].concat()),
+        ("zstd", zstd::bulk::compress(&telemetry, 1).unwrap()),
+        ("deflate", zlib(&telemetry)),
+    ]);
     let places = Arc::new(Semaphore::new(AT_A_TIME));
     let mut throws = tokio::task::JoinSet::new();
     for seed in 0..STRINGS {
         let place = places.clone().acquire_owned().await.unwrap();
-        let sample = sample.clone();
+        let samples = samples.clone();
         throws.spawn(async move {
-            let (bytes, whole) = string(seed, &sample);
+            let (bytes, whole) = string(seed, &samples);
             let ended = tokio::time::timeout(PATIENCE, throw(address, &bytes, whole)).await;
             drop(place);
             assert!(ended.is_ok(), "the door still waits after string {seed}: {bytes:?}");

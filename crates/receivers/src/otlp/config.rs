@@ -1,16 +1,19 @@
 //! `receivers: otlp:` as the collector's configuration has it.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use net::{Endpoint, TlsFiles};
+use serde::de::{Error, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 
 use super::cors::CorsConfig;
 
 /// Where OTLP/gRPC is expected.
-pub const DEFAULT_GRPC_ENDPOINT: &str = "127.0.0.1:4317";
+pub const DEFAULT_GRPC_ENDPOINT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4317);
 /// Where OTLP/HTTP is expected.
-pub const DEFAULT_HTTP_ENDPOINT: &str = "127.0.0.1:4318";
+pub const DEFAULT_HTTP_ENDPOINT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4318);
 /// Largest request, compressed and inflated, in MiB. The collector's HTTP default is 20 and its gRPC default 4; a batch that is
 /// too large is lost, so the bound is generous and the memory budget is what protects us.
 pub const DEFAULT_MAX_REQUEST_MIB: u64 = 64;
@@ -41,25 +44,30 @@ pub struct Protocols {
 #[serde(deny_unknown_fields, default)]
 pub struct GrpcConfig {
     /// Address to listen on; default 127.0.0.1:4317.
-    pub endpoint: String,
+    #[serde(deserialize_with = "parsed")]
+    pub endpoint: Endpoint,
     /// Kind of socket; only `tcp`.
-    pub transport: Option<String>,
+    #[serde(deserialize_with = "tcp")]
+    pub transport: (),
     /// Certificate and key; default plain text.
     pub tls: Option<TlsConfig>,
-    /// Largest message in MiB, compressed and inflated; default 64.
+    /// Largest message in MiB, compressed and inflated; from 1 to 4095, default 64.
+    #[serde(deserialize_with = "mebibytes")]
     pub max_recv_msg_size_mib: u64,
     /// Calls at a time on one connection; default 128.
-    pub max_concurrent_streams: Option<u32>,
+    pub max_concurrent_streams: Option<NonZeroU32>,
     /// Accepted for the collector's sake: the door's buffers are fixed and small.
     pub read_buffer_size: Option<u64>,
     /// As `read_buffer_size`.
     pub write_buffer_size: Option<u64>,
     /// Accepted with a warning: doors have their own keep-alive.
-    pub keepalive: Option<serde::de::IgnoredAny>,
+    pub keepalive: Option<IgnoredAny>,
     /// Must be false: no component reads request metadata yet.
+    #[serde(deserialize_with = "no_metadata")]
     pub include_metadata: bool,
     /// Must be absent: authentication of senders is not available yet.
-    pub auth: Option<serde::de::IgnoredAny>,
+    #[serde(deserialize_with = "no_auth")]
+    pub auth: (),
 }
 
 /// `http:`.
@@ -67,23 +75,30 @@ pub struct GrpcConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct HttpConfig {
     /// Address to listen on; default 127.0.0.1:4318.
-    pub endpoint: String,
+    #[serde(deserialize_with = "parsed")]
+    pub endpoint: Endpoint,
     /// Certificate and key; default plain text.
     pub tls: Option<TlsConfig>,
     /// Path for spans; default /v1/traces.
+    #[serde(deserialize_with = "path")]
     pub traces_url_path: String,
     /// Path for log records; default /v1/logs.
+    #[serde(deserialize_with = "path")]
     pub logs_url_path: String,
     /// Path for metrics; default /v1/metrics.
+    #[serde(deserialize_with = "path")]
     pub metrics_url_path: String,
-    /// Largest body in bytes, compressed and inflated; default 64 MiB.
+    /// Largest body in bytes, compressed and inflated; below 4 GiB, default 64 MiB.
+    #[serde(deserialize_with = "body_size")]
     pub max_request_body_size: u64,
     /// Which web pages may send; default none.
     pub cors: Option<CorsConfig>,
     /// Must be false: no component reads request metadata yet.
+    #[serde(deserialize_with = "no_metadata")]
     pub include_metadata: bool,
     /// Must be absent: authentication of senders is not available yet.
-    pub auth: Option<serde::de::IgnoredAny>,
+    #[serde(deserialize_with = "no_auth")]
+    pub auth: (),
 }
 
 /// `tls:`.
@@ -99,8 +114,8 @@ pub struct TlsConfig {
 impl Default for GrpcConfig {
     fn default() -> Self {
         Self {
-            endpoint: DEFAULT_GRPC_ENDPOINT.to_owned(),
-            transport: None,
+            endpoint: DEFAULT_GRPC_ENDPOINT.into(),
+            transport: (),
             tls: None,
             max_recv_msg_size_mib: DEFAULT_MAX_REQUEST_MIB,
             max_concurrent_streams: None,
@@ -108,7 +123,7 @@ impl Default for GrpcConfig {
             write_buffer_size: None,
             keepalive: None,
             include_metadata: false,
-            auth: None,
+            auth: (),
         }
     }
 }
@@ -116,7 +131,7 @@ impl Default for GrpcConfig {
 impl Default for HttpConfig {
     fn default() -> Self {
         Self {
-            endpoint: DEFAULT_HTTP_ENDPOINT.to_owned(),
+            endpoint: DEFAULT_HTTP_ENDPOINT.into(),
             tls: None,
             traces_url_path: "/v1/traces".to_owned(),
             logs_url_path: "/v1/logs".to_owned(),
@@ -124,7 +139,7 @@ impl Default for HttpConfig {
             max_request_body_size: DEFAULT_MAX_REQUEST_MIB << 20,
             cors: None,
             include_metadata: false,
-            auth: None,
+            auth: (),
         }
     }
 }
@@ -147,25 +162,63 @@ where
     Ok(Some(Option::<T>::deserialize(deserializer)?.unwrap_or_default()))
 }
 
-/// What is wrong with a configuration whose keys are right.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{key}: {problem}")]
-pub struct BadConfig {
-    /// The key, from `protocols` on.
-    pub key: &'static str,
-    /// What is wrong, and what to do.
-    pub problem: String,
+// What is wrong with a value is said while it is read, because then it has a line and a column.
+
+fn parsed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Endpoint, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
 }
 
-/// A configuration that has been looked at: what the doors are built from.
-#[derive(Debug)]
-pub(super) struct Plan {
-    pub(super) grpc: Option<(Endpoint, GrpcConfig)>,
-    pub(super) http: Option<(Endpoint, HttpConfig)>,
+fn tcp<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
+    match Option::<String>::deserialize(deserializer)?.as_deref() {
+        None | Some("tcp" | "tcp4" | "tcp6") => Ok(()),
+        Some(other) => Err(D::Error::custom(format!("`{other}` is not possible; only tcp is"))),
+    }
 }
 
 /// A limit above this many bytes does not fit gRPC's length field.
 const MAX_REQUEST_BYTES: u64 = u32::MAX as u64;
+
+fn mebibytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    match u64::deserialize(deserializer)? {
+        mebibytes if (1..=MAX_REQUEST_BYTES >> 20).contains(&mebibytes) => Ok(mebibytes),
+        _ => Err(D::Error::custom("must be from 1 to 4095 MiB")),
+    }
+}
+
+fn body_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    match u64::deserialize(deserializer)? {
+        bytes if (1..=MAX_REQUEST_BYTES).contains(&bytes) => Ok(bytes),
+        _ => Err(D::Error::custom("must be from 1 to 4294967295 bytes")),
+    }
+}
+
+fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let path = String::deserialize(deserializer)?;
+    if path.is_empty() || path.contains(['?', '#', ' ']) {
+        return Err(D::Error::custom(format!(
+            "`{path}` is not a path; write it like /v1/traces"
+        )));
+    }
+    Ok(format!("/{}", path.trim_start_matches('/')))
+}
+
+fn no_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    if bool::deserialize(deserializer)? {
+        return Err(D::Error::custom(
+            "request metadata is not available yet; leave include_metadata out",
+        ));
+    }
+    Ok(false)
+}
+
+fn no_auth<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
+    match Option::<IgnoredAny>::deserialize(deserializer)? {
+        None => Ok(()),
+        Some(_) => Err(D::Error::custom(
+            "authentication of senders is not available yet; leave auth out and keep the door on loopback",
+        )),
+    }
+}
 
 impl Config {
     /// Both protocols with their defaults: what the built-in configuration has.
@@ -176,74 +229,6 @@ impl Config {
                 http: Some(HttpConfig::default()),
             },
         }
-    }
-
-    /// Looks at everything that does not need a socket.
-    pub fn check(&self) -> Result<(), BadConfig> {
-        self.plan().map(|_| ())
-    }
-
-    pub(super) fn plan(&self) -> Result<Plan, BadConfig> {
-        fn bad<T>(key: &'static str, problem: impl Into<String>) -> Result<T, BadConfig> {
-            let problem = problem.into();
-            Err(BadConfig { key, problem })
-        }
-        let Protocols { grpc, http } = &self.protocols;
-        if grpc.is_none() && http.is_none() {
-            return bad("protocols", "name at least one of `grpc` and `http`");
-        }
-        let endpoint = |key, text: &str| -> Result<Endpoint, BadConfig> {
-            text.parse().or_else(|e: net::BadEndpoint| bad(key, e.to_string()))
-        };
-        const NO_METADATA: &str = "is not available yet; leave it out";
-        let mut plan = Plan { grpc: None, http: None };
-        if let Some(config) = grpc {
-            let address = endpoint("protocols.grpc.endpoint", &config.endpoint)?;
-            if config.transport.as_deref().is_some_and(|t| !t.starts_with("tcp")) {
-                return bad("protocols.grpc.transport", "only tcp is possible");
-            }
-            if config.include_metadata {
-                return bad("protocols.grpc.include_metadata", NO_METADATA);
-            }
-            if config.auth.is_some() {
-                return bad("protocols.grpc.auth", NO_METADATA);
-            }
-            let bytes = config.max_recv_msg_size_mib.saturating_mul(1 << 20);
-            if bytes == 0 || bytes > MAX_REQUEST_BYTES {
-                return bad("protocols.grpc.max_recv_msg_size_mib", "must be from 1 to 4095");
-            }
-            if config.max_concurrent_streams == Some(0) {
-                return bad("protocols.grpc.max_concurrent_streams", "must be at least 1");
-            }
-            plan.grpc = Some((address, config.clone()));
-        }
-        if let Some(config) = http {
-            let address = endpoint("protocols.http.endpoint", &config.endpoint)?;
-            if config.include_metadata {
-                return bad("protocols.http.include_metadata", NO_METADATA);
-            }
-            if config.auth.is_some() {
-                return bad("protocols.http.auth", NO_METADATA);
-            }
-            let bytes = config.max_request_body_size;
-            if bytes == 0 || bytes > MAX_REQUEST_BYTES {
-                return bad(
-                    "protocols.http.max_request_body_size",
-                    "must be from 1 to 4294967295 bytes",
-                );
-            }
-            for (key, path) in [
-                ("protocols.http.traces_url_path", &config.traces_url_path),
-                ("protocols.http.logs_url_path", &config.logs_url_path),
-                ("protocols.http.metrics_url_path", &config.metrics_url_path),
-            ] {
-                if path.is_empty() || path.contains(['?', '#', ' ']) {
-                    return bad(key, format!("`{path}` is not a path; write it like /v1/traces"));
-                }
-            }
-            plan.http = Some((address, config.clone()));
-        }
-        Ok(plan)
     }
 }
 
@@ -272,12 +257,12 @@ mod tests {
             r#"{"protocols": {
                 "grpc": {"endpoint": "0.0.0.0:4317", "transport": "tcp", "max_recv_msg_size_mib": 8, "max_concurrent_streams": 16,
                          "read_buffer_size": 524288, "keepalive": {"server_parameters": {"time": "30s"}}},
-                "http": {"endpoint": "0.0.0.0:4318", "traces_url_path": "/otlp/traces", "max_request_body_size": 1048576,
+                "http": {"endpoint": "0.0.0.0:4318", "traces_url_path": "otlp/traces", "max_request_body_size": 1048576,
                          "cors": {"allowed_origins": ["*"], "allowed_headers": ["x-app"], "max_age": 7200}}
             }}"#,
         )
         .unwrap();
-        config.check().unwrap();
+        assert_eq!(config.protocols.http.unwrap().traces_url_path, "/otlp/traces");
     }
 
     #[test]
@@ -288,34 +273,38 @@ mod tests {
             "{unknown}"
         );
         let cases = [
-            (r#"{}"#, "protocols: name at least one of `grpc` and `http`"),
             (
-                r#"{"protocols": {"grpc": {"endpoint": "4317"}}}"#,
-                "protocols.grpc.endpoint: `4317` is not an address to listen on: it has no port; write it as host:port, for example 127.0.0.1:4317",
+                r#"{"grpc": {"endpoint": "4317"}}"#,
+                "`4317` is not an address to listen on: it has no port; write it as host:port, for example 127.0.0.1:4317",
             ),
             (
-                r#"{"protocols": {"grpc": {"transport": "unix"}}}"#,
-                "protocols.grpc.transport: only tcp is possible",
+                r#"{"grpc": {"transport": "unix"}}"#,
+                "`unix` is not possible; only tcp is",
             ),
             (
-                r#"{"protocols": {"grpc": {"max_recv_msg_size_mib": 0}}}"#,
-                "protocols.grpc.max_recv_msg_size_mib: must be from 1 to 4095",
+                r#"{"grpc": {"max_recv_msg_size_mib": 4096}}"#,
+                "must be from 1 to 4095 MiB",
             ),
             (
-                r#"{"protocols": {"http": {"auth": {"authenticator": "oidc"}}}}"#,
-                "protocols.http.auth: is not available yet; leave it out",
+                r#"{"http": {"max_request_body_size": 0}}"#,
+                "must be from 1 to 4294967295 bytes",
             ),
             (
-                r#"{"protocols": {"http": {"include_metadata": true}}}"#,
-                "protocols.http.include_metadata: is not available yet; leave it out",
+                r#"{"http": {"auth": {"authenticator": "oidc"}}}"#,
+                "authentication of senders is not available yet; leave auth out and keep the door on loopback",
             ),
             (
-                r#"{"protocols": {"http": {"logs_url_path": ""}}}"#,
-                "protocols.http.logs_url_path: `` is not a path; write it like /v1/traces",
+                r#"{"http": {"include_metadata": true}}"#,
+                "request metadata is not available yet; leave include_metadata out",
+            ),
+            (
+                r#"{"http": {"logs_url_path": ""}}"#,
+                "`` is not a path; write it like /v1/traces",
             ),
         ];
-        for (json, want) in cases {
-            assert_eq!(read(json).unwrap().check().unwrap_err().to_string(), want);
+        for (protocols, want) in cases {
+            let error = read(&format!(r#"{{"protocols": {protocols}}}"#)).unwrap_err();
+            assert!(error.starts_with(want), "{protocols}: {error}");
         }
     }
 }

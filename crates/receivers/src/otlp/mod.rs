@@ -32,8 +32,8 @@ use pipeline::Intake;
 
 pub use admit::Counters;
 pub use config::{
-    BadConfig, Config, DEFAULT_GRPC_ENDPOINT, DEFAULT_HTTP_ENDPOINT, DEFAULT_MAX_REQUEST_MIB, GrpcConfig, HttpConfig,
-    Protocols, TlsConfig,
+    Config, DEFAULT_GRPC_ENDPOINT, DEFAULT_HTTP_ENDPOINT, DEFAULT_MAX_REQUEST_MIB, GrpcConfig, HttpConfig, Protocols,
+    TlsConfig,
 };
 pub use cors::{BadHeaderName, CorsConfig};
 
@@ -44,8 +44,8 @@ use http::HttpDoor;
 /// Why the receiver cannot be mounted.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
-    #[error(transparent)]
-    Config(#[from] BadConfig),
+    #[error("receiver {0} names neither `grpc` nor `http` under `protocols`; name at least one")]
+    NoProtocol(Arc<str>),
     #[error(transparent)]
     Cors(#[from] BadHeaderName),
     #[error(transparent)]
@@ -71,8 +71,11 @@ pub fn mount(config: &Config, intake: Intake, doors: &mut Doors) -> Result<Mount
 }
 
 fn mount_with(config: &Config, intake: Intake, doors: &mut Doors, patience: Duration) -> Result<Mounted, MountError> {
-    let plan = config.plan()?;
     let receiver = Arc::clone(intake.receiver());
+    let Protocols { grpc, http } = &config.protocols;
+    if grpc.is_none() && http.is_none() {
+        return Err(MountError::NoProtocol(receiver));
+    }
     let core = Core::new(intake, patience);
     let mut mounted = Mounted {
         grpc: None,
@@ -80,7 +83,7 @@ fn mount_with(config: &Config, intake: Intake, doors: &mut Doors, patience: Dura
         counters: Arc::clone(&core.counters),
         warnings: Vec::new(),
     };
-    if let Some((address, config)) = plan.grpc {
+    if let Some(config) = grpc {
         let who = format!("receiver {receiver} (grpc)");
         let limit = (config.max_recv_msg_size_mib << 20) as usize;
         for signal in Signal::ALL {
@@ -91,10 +94,10 @@ fn mount_with(config: &Config, intake: Intake, doors: &mut Doors, patience: Dura
             };
             let settings = DoorSettings {
                 tls: config.tls.as_ref().map(Into::into),
-                max_concurrent_streams: config.max_concurrent_streams,
+                max_concurrent_streams: config.max_concurrent_streams.map(u32::from),
                 ..DoorSettings::default()
             };
-            doors.mount_with(&address, &who, mount, settings)?;
+            doors.mount_with(&config.endpoint, &who, mount, settings)?;
         }
         if config.keepalive.is_some() {
             mounted.warnings.push(format!(
@@ -103,7 +106,7 @@ fn mount_with(config: &Config, intake: Intake, doors: &mut Doors, patience: Dura
         }
         mounted.grpc = Some(who);
     }
-    if let Some((address, config)) = plan.http {
+    if let Some(config) = http {
         let who = format!("receiver {receiver} (http)");
         let cors = config.cors.as_ref().map(Cors::new).transpose()?.flatten();
         let door = Arc::new(HttpDoor {
@@ -118,14 +121,14 @@ fn mount_with(config: &Config, intake: Intake, doors: &mut Doors, patience: Dura
         ] {
             let door = Arc::clone(&door);
             let mount = Mount::Http {
-                at: At::Path(format!("/{}", path.trim_start_matches('/'))),
+                at: At::Path(path.clone()),
                 service: handler_fn(move |request| http::answer(Arc::clone(&door), signal, request)),
             };
             let settings = DoorSettings {
                 tls: config.tls.as_ref().map(Into::into),
                 ..DoorSettings::default()
             };
-            doors.mount_with(&address, &who, mount, settings)?;
+            doors.mount_with(&config.endpoint, &who, mount, settings)?;
         }
         mounted.http = Some(who);
     }
@@ -147,7 +150,7 @@ mod tests {
         let intake = Intake::new("otlp", &ledger, budget.clone(), vec![(Signal::Logs, Arc::new(entry))]);
         let mut config = Config::both();
         config.protocols.grpc = None;
-        config.protocols.http.as_mut().unwrap().endpoint = "127.0.0.1:0".to_owned();
+        config.protocols.http.as_mut().unwrap().endpoint = "127.0.0.1:0".parse().unwrap();
         let mut doors = Doors::new();
         let mounted = mount_with(&config, intake, &mut doors, Duration::ZERO).unwrap();
         let open = doors.open().await.unwrap();

@@ -40,8 +40,8 @@ pub struct Running {
 pub fn config() -> otlp::Config {
     let mut config = otlp::Config::both();
     let protocols = &mut config.protocols;
-    protocols.grpc.as_mut().unwrap().endpoint = "127.0.0.1:0".to_owned();
-    protocols.http.as_mut().unwrap().endpoint = "127.0.0.1:0".to_owned();
+    protocols.grpc.as_mut().unwrap().endpoint = "127.0.0.1:0".parse().unwrap();
+    protocols.http.as_mut().unwrap().endpoint = "127.0.0.1:0".parse().unwrap();
     config
 }
 

@@ -1,7 +1,8 @@
 /** The first page: recent traces, kept fresh while somebody looks. */
-import { useEffect, useRef, useState } from 'preact/hooks';
+import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
 import { ApiError, search, type Summary } from '../api.ts';
 import { register, serviceColour } from '../colour.ts';
+import { Copy } from '../copy.tsx';
 import { ago, count, dateTime, duration, plural, unixMillis } from '../format.ts';
 import { Icon } from '../icon.tsx';
 import { isTyping } from '../keys.ts';
@@ -159,25 +160,30 @@ function NoMatch() {
   return (
     <section class="notice">
       <h2>No trace matches</h2>
-      <p>Look further back with <em>Last</em>, or take a filter away. Tags match span and resource attributes exactly: <code>http.response.status_code=500</code>.</p>
+      <p>Look further back with <em>Last</em>, or take a filter away. Tags match attributes of spans and resources exactly: <code>http.response.status_code=500</code>; a key alone asks whether it is there.</p>
     </section>
   );
 }
 
 function FirstSteps() {
   const door = `http://${location.hostname}`;
+  const byHand = useMemo(() => curl(door), [door]);
   return (
     <section class="notice">
       <h2>No traces in this time yet</h2>
       <p>Trackline is running and waits for spans. Three ways to see some:</p>
       <ol>
-        <li><strong>Watch the demo.</strong> Four services with steady traffic, some of it failing:<pre><code>cargo run --release -- demo</code></pre></li>
-        <li><strong>Point a service here.</strong> Any OpenTelemetry SDK sends to it:<pre><code>{`OTEL_EXPORTER_OTLP_ENDPOINT=${door}:4317   # gRPC; HTTP is on 4318`}</code></pre></li>
-        <li><strong>Send one by hand.</strong><pre><code>{curl(door)}</code></pre></li>
+        <li><strong>Watch the demo.</strong> Four services with steady traffic, some of it failing:<Command text="cargo run --release -- demo" /></li>
+        <li><strong>Point a service here.</strong> Any OpenTelemetry SDK sends to it:<Command text={`OTEL_EXPORTER_OTLP_ENDPOINT=${door}:4317   # gRPC; HTTP is on 4318`} /></li>
+        <li><strong>Send one by hand.</strong><Command text={byHand} /></li>
       </ol>
       <p class="quiet">Older traces may exist: choose a longer time under <em>Last</em>. Have a tracking ID already? Press <kbd>/</kbd> and paste it.</p>
     </section>
   );
+}
+
+function Command({ text }: { text: string }) {
+  return <div class="command"><pre tabIndex={0} aria-label="Command"><code>{text}</code></pre><Copy text={text} what="the command" /></div>;
 }
 
 function curl(door: string): string {

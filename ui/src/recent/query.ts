@@ -17,9 +17,9 @@ export function apiQuery(query: URLSearchParams): URLSearchParams {
   return asked;
 }
 
-/** `tag` holds `key=value` pairs parted by spaces; quotes keep a space inside a value. */
+/** `tag` holds `key=value` pairs, or keys alone, parted by spaces; quotes keep a space inside a value. */
 export function tags(query: URLSearchParams): string[] {
-  return [...(query.get('tag') ?? '').matchAll(/[^\s=]+=(?:"[^"]*"|\S*)/g)].map((m) => m[0].replace(/="(.*)"$/, '=$1'));
+  return [...(query.get('tag') ?? '').matchAll(/[^\s=]*(?:=(?:"[^"]*"|\S*)|(?=\s|$))/g)].map((m) => m[0].replace(/="(.*)"$/, '=$1')).filter((t) => t !== '');
 }
 
 export function isFiltered(query: URLSearchParams): boolean {

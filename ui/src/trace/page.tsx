@@ -23,7 +23,7 @@ const REST_FACTOR = 4;
 /** Browsers bound how often an address may change; a wheel would exceed it. */
 const LINK_MS = 200;
 
-type Loaded = { story: Story | null; error: ApiError | null; waiting: boolean };
+type Fetched = { story: Story | null; error: ApiError | null; waiting: boolean };
 
 export function TracePage({ asked }: { asked: string }) {
   const { story, error, waiting } = useStory(asked);
@@ -40,8 +40,8 @@ export function TracePage({ asked }: { asked: string }) {
   return <Loaded story={story} waiting={waiting} />;
 }
 
-function useStory(asked: string): Loaded {
-  const [state, set] = useState<Loaded>({ story: null, error: null, waiting: false });
+function useStory(asked: string): Fetched {
+  const [state, set] = useState<Fetched>({ story: null, error: null, waiting: false });
   useEffect(() => {
     const stop = new AbortController();
     let timer = 0;

@@ -13,4 +13,6 @@ test('filters are passed on by their names', () => {
   expect(isFiltered(new URLSearchParams('live=off&lookback=6h'))).toBe(false);
 });
 
-test('words that are no tag are left out', () => expect(tags(new URLSearchParams({ tag: 'hello =x k=v' }))).toEqual(['k=v']));
+test('a key alone asks whether it is there, and nonsense is left for the server to name', () => {
+  expect(tags(new URLSearchParams({ tag: ' user.id  k=v =x' }))).toEqual(['user.id', 'k=v', '=x']);
+});

@@ -18,7 +18,7 @@ async fn main() -> std::io::Result<()> {
     let telemetry = trackline_sdk::init("trace-context-service");
     let port = std::env::args().nth(1).unwrap_or_else(|| "5000".to_owned());
     let listener = tokio::net::TcpListener::bind(format!("127.0.0.1:{port}")).await?;
-    println!("{}", listener.local_addr()?);
+    tracing::info!(address = %listener.local_addr()?, "listening");
     let client = Client::new();
     let app = Router::new().route(
         "/test",

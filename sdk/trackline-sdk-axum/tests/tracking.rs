@@ -198,7 +198,8 @@ async fn whose_trace_it_is() {
     let uuid = "6f1e1f0e-7d27-4c7b-9c3a-0d2b5f6a7c8d";
     let unsampled = traceparent("00");
     // Trust, headers, expected trace (`None`: a new one), parent span continued, link, spans exported.
-    let cases: Vec<(Trust, Vec<(&str, &str)>, Option<String>, bool, bool, bool)> = vec![
+    type Case<'h> = (Trust, Vec<(&'h str, &'h str)>, Option<String>, bool, bool, bool);
+    let cases: Vec<Case<'_>> = vec![
         (Trust::Ids, vec![], None, false, false, true),
         (
             Trust::Ids,
@@ -632,7 +633,10 @@ async fn otlp_over_http_arrives_too() {
     assert_eq!(span.resource["service.instance.id"].len(), 36);
     let logs = sink.logs();
     assert_eq!(logs.len(), 1);
-    assert_eq!(logs[0].resource, span.resource, "logs and spans say the same about their process");
+    assert_eq!(
+        logs[0].resource, span.resource,
+        "logs and spans say the same about their process"
+    );
 }
 
 #[tokio::test]

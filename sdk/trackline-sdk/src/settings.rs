@@ -265,8 +265,8 @@ impl Settings {
 }
 
 /// Libraries whose debug lines are about themselves.
-const QUIET: &str = ",h2=warn,hyper=warn,hyper_util=warn,reqwest=warn,rustls=warn,sqlx=warn,tonic=warn,tower=warn,\
-                     mio=warn,want=warn";
+const QUIET: &str = ",opentelemetry=warn,h2=warn,hyper=warn,hyper_util=warn,reqwest=warn,rustls=warn,sqlx=warn,\
+                     tonic=warn,tower=warn,mio=warn,want=warn";
 
 fn sampling(
     var: &dyn Fn(&str) -> Option<String>,

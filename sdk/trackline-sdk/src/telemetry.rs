@@ -294,10 +294,14 @@ impl Telemetry {
         let deadline = Instant::now() + timeout;
         let left = || deadline.saturating_duration_since(Instant::now());
         let inner = &*self.inner;
-        let lines = inner.lines.as_ref().is_none_or(|queue| queue.flush(left()));
         let spans = inner.spans.as_ref().is_none_or(|queue| queue.flush(left()));
         let records = inner.records.as_ref().is_none_or(|queue| queue.flush(left()));
-        lines && spans && records
+        // Last, because failing exports are lines too.
+        let lines = inner
+            .lines
+            .as_ref()
+            .is_none_or(|queue| queue.flush(left().max(LINES_GRACE)));
+        spans && records && lines
     }
 
     fn end(&self, timeout: Duration) -> bool {
@@ -314,6 +318,9 @@ impl Telemetry {
         complete
     }
 }
+
+/// Time for the last lines when exporting has used up all there was: writing to a pipe that someone reads takes less.
+const LINES_GRACE: Duration = Duration::from_millis(500);
 
 const REQUEST_LOGGER: &str = "trackline::request";
 

@@ -1,8 +1,8 @@
 //! Values that go into queries and come out of rows, the same for both databases.
 
-use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
+use sqlx::{Postgres, Row as _};
 
 use super::Error;
 
@@ -94,48 +94,54 @@ pub trait Column: Sized {
     fn from_postgres(row: &PgRow, column: &str) -> Result<Self, sqlx::Error>;
 }
 
+/// A NULL where a value was asked for.
+fn absent(column: &str) -> sqlx::Error {
+    sqlx::Error::ColumnDecode {
+        index: column.to_owned(),
+        source: "the value is NULL; read it as an Option".into(),
+    }
+}
+
+// SQLite's driver reads a NULL as 0 or as an empty text, so that the plain types go through `Option` too.
 macro_rules! columns {
-    ($($type:ty),+) => {$(
-        impl Column for $type {
+    ($($type:ty => $postgres:path),+ $(,)?) => {$(
+        impl Column for Option<$type> {
             fn from_sqlite(row: &SqliteRow, column: &str) -> Result<Self, sqlx::Error> {
                 row.try_get(column)
             }
             fn from_postgres(row: &PgRow, column: &str) -> Result<Self, sqlx::Error> {
-                row.try_get(column)
+                $postgres(row, column)
+            }
+        }
+        impl Column for $type {
+            fn from_sqlite(row: &SqliteRow, column: &str) -> Result<Self, sqlx::Error> {
+                Option::<$type>::from_sqlite(row, column)?.ok_or_else(|| absent(column))
+            }
+            fn from_postgres(row: &PgRow, column: &str) -> Result<Self, sqlx::Error> {
+                Option::<$type>::from_postgres(row, column)?.ok_or_else(|| absent(column))
             }
         }
     )+};
 }
 
-columns!(bool, f64, String, Vec<u8>);
-columns!(Option<bool>, Option<f64>, Option<String>, Option<Vec<u8>>);
+columns! {
+    bool => plain,
+    i64 => integer,
+    f64 => plain,
+    String => plain,
+    Vec<u8> => plain,
+}
+
+fn plain<'r, T>(row: &'r PgRow, column: &str) -> Result<Option<T>, sqlx::Error>
+where
+    T: sqlx::Decode<'r, Postgres> + sqlx::Type<Postgres>,
+{
+    row.try_get(column)
+}
 
 /// PostgreSQL's integers have three widths, and each wants its own type.
 fn integer(row: &PgRow, column: &str) -> Result<Option<i64>, sqlx::Error> {
     row.try_get::<Option<i64>, _>(column)
         .or_else(|_| Ok(row.try_get::<Option<i32>, _>(column)?.map(i64::from)))
         .or_else(|_: sqlx::Error| Ok(row.try_get::<Option<i16>, _>(column)?.map(i64::from)))
-}
-
-impl Column for Option<i64> {
-    fn from_sqlite(row: &SqliteRow, column: &str) -> Result<Self, sqlx::Error> {
-        row.try_get(column)
-    }
-
-    fn from_postgres(row: &PgRow, column: &str) -> Result<Self, sqlx::Error> {
-        integer(row, column)
-    }
-}
-
-impl Column for i64 {
-    fn from_sqlite(row: &SqliteRow, column: &str) -> Result<Self, sqlx::Error> {
-        row.try_get(column)
-    }
-
-    fn from_postgres(row: &PgRow, column: &str) -> Result<Self, sqlx::Error> {
-        integer(row, column)?.ok_or_else(|| sqlx::Error::ColumnDecode {
-            index: column.to_owned(),
-            source: "the value is NULL; read it as Option<i64>".into(),
-        })
-    }
 }

@@ -84,6 +84,10 @@ where
         {
             function = name;
         }
+        // An event without a message may have a name of its own; the default name only repeats the place.
+        if visitor.message.is_empty() && !metadata.name().starts_with("event ") {
+            visitor.message = Cow::Borrowed(metadata.name());
+        }
         let entry = Entry {
             time: SystemTime::now(),
             level: *metadata.level(),

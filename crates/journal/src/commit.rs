@@ -18,7 +18,9 @@ use crate::shared::{Pending, Shared};
 use crate::state::{Entry, Segment};
 use crate::status::Health;
 
-/// How much of a segment is reserved at a time: an idle journal takes no more than this beyond what it holds.
+/// How much of a new segment is reserved: what an idle journal takes.
+const RESERVE_FIRST_BYTES: u64 = 256 << 10;
+/// How much is reserved at a time from then on: an extension of the file for every few dozen groups.
 const RESERVE_STEP_BYTES: u64 = 8 << 20;
 /// A segment that everybody has read is given up for a fresh one at this size when the journal falls idle.
 const IDLE_SEGMENT_BYTES: u64 = 1 << 20;
@@ -391,7 +393,7 @@ impl Engine {
     /// Starts a new segment with room for a frame of `frame` bytes at least.
     pub(crate) fn create_segment(&mut self, frame: u64) -> Result<(), Trouble> {
         let capacity = self.shared.segment_bytes().max(SEGMENT_HEADER_BYTES as u64 + frame);
-        let reserved = capacity.min((SEGMENT_HEADER_BYTES as u64 + frame).next_multiple_of(RESERVE_STEP_BYTES));
+        let reserved = capacity.min((SEGMENT_HEADER_BYTES as u64 + frame).next_multiple_of(RESERVE_FIRST_BYTES));
         if !self.make_room(capacity)? || !self.make_room_on_disk(reserved)? {
             let full = self.disk_bytes() + capacity > self.shared.settings.max_bytes;
             return Err(Trouble::Full(if full {
@@ -533,16 +535,12 @@ impl Engine {
             }
             removed => removed.map(|_| ()),
         };
+        // Only re-delivery is at stake; a later attempt is due already.
         match written {
             Ok(()) => {}
-            Err(Trouble::Disk(error)) => {
-                // Only re-delivery is at stake; acknowledgements to come try again.
-                tracing::warn!(%error, "the journal's reader positions could not be written");
-                self.shared.queue().cursors_due = Some(Instant::now() + CURSOR_RETRY);
-            }
+            Err(Trouble::Disk(error)) => tracing::warn!(%error, "the journal's reader positions could not be written"),
             Err(Trouble::Full(reason)) => {
-                tracing::warn!(%reason, "the journal's reader positions could not be written");
-                self.shared.queue().cursors_due = Some(Instant::now() + CURSOR_RETRY);
+                tracing::warn!(%reason, "the journal's reader positions could not be written")
             }
         }
     }
@@ -660,9 +658,6 @@ impl Engine {
     }
 }
 
-/// After a failure to write cursors, the next attempt comes after this.
-const CURSOR_RETRY: Duration = Duration::from_secs(10);
-
 fn until(deadline_unix_nano: u128, now_unix_nano: u64) -> Duration {
     let left = deadline_unix_nano.saturating_sub(u128::from(now_unix_nano));
     Duration::from_nanos(u64::try_from(left).unwrap_or(u64::MAX))
@@ -686,4 +681,76 @@ pub(crate) fn write_seal(
     file.set_len(offset)?;
     file.write_at(&mut [IoSlice::new(&seal)], offset)?;
     Ok(offset + seal.len() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::journal::Journal;
+    use crate::simulated::SimulatedDisk;
+
+    struct At(u64);
+
+    impl Clock for At {
+        fn now_unix_nano(&self) -> u64 {
+            self.0
+        }
+    }
+
+    #[test]
+    fn a_reader_that_nobody_opens_is_dropped_after_its_grace_time_and_not_before() {
+        let disk = SimulatedDisk::new(1);
+        let settings = Settings {
+            orphan_grace: Duration::from_secs(3600),
+            min_free_bytes: 0,
+            ..Settings::new("/journal")
+        };
+        let open = |now_seconds: u64| {
+            let clock = Arc::new(At(now_seconds * 1_000_000_000));
+            Journal::open_without_threads(settings.clone(), Arc::new(disk.clone()), clock).unwrap()
+        };
+        let options = |stream: &str| ReaderOptions {
+            stream: stream.into(),
+            on_full: OnFull::Refuse,
+            start: Start::Stored,
+        };
+        let (journal, _, _) = open(1);
+        drop(journal.reader("gone", options("traces")).unwrap());
+        drop(journal.reader("kept", options("traces")).unwrap());
+        drop(journal);
+        let after_settling = |engine: &mut Engine| engine.opened = Instant::now() - ORPHAN_SETTLE;
+        let Some(_) = Instant::now().checked_sub(ORPHAN_SETTLE) else {
+            panic!("the machine has just started")
+        };
+
+        let (journal, mut engine, _) = open(10_000);
+        drop(journal.reader("kept", options("traces")).unwrap());
+        after_settling(&mut engine);
+        engine.housekeep();
+        assert_eq!(
+            journal.readers().len(),
+            2,
+            "the grace time starts when the journal is open without it"
+        );
+        drop(journal);
+
+        let (journal, mut engine, recovery) = open(20_000);
+        assert_eq!(recovery.readers[0].orphan_since_unix_nano, Some(10_000_000_000_000));
+        engine.housekeep();
+        assert_eq!(journal.readers().len(), 2, "there was no time to open it yet");
+        assert!(engine.deadline().is_some_and(|due| due > Instant::now()));
+        journal.reader("kept", options("traces")).unwrap();
+        after_settling(&mut engine);
+        engine.housekeep();
+        assert_eq!(
+            journal
+                .readers()
+                .iter()
+                .map(|reader| reader.name.as_str())
+                .collect::<Vec<_>>(),
+            ["kept"]
+        );
+        assert_eq!(engine.deadline(), None, "nothing is left to wake up for");
+    }
 }

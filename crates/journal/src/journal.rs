@@ -1,12 +1,15 @@
 //! The journal's handle: open, append, readers, close.
 
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::{JoinHandle, ThreadId};
 
 use crate::Ranges;
 use crate::backlog::Backlog;
 use crate::clock::{Clock, SystemClock};
+use crate::commit::Engine;
 use crate::cursors::StoredReader;
 use crate::disk::Disk;
 use crate::error::{AppendError, OpenError, ReaderError};
@@ -27,7 +30,22 @@ pub struct Journal {
 struct Inner {
     shared: Arc<Shared>,
     backlog: Arc<Backlog>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    writer: OnceLock<ThreadId>,
+    /// None once joined.
+    threads: Mutex<Option<Threads>>,
+}
+
+struct Threads {
+    writer: JoinHandle<()>,
+    reader: JoinHandle<()>,
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Journal")
+            .field("directory", &self.inner.shared.settings.directory)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Journal {
@@ -46,19 +64,20 @@ impl Journal {
         let inner = Inner {
             shared: shared.clone(),
             backlog: backlog.clone(),
+            writer: OnceLock::new(),
             threads: Mutex::default(),
         };
         let journal = Journal { inner: Arc::new(inner) };
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
-            let thread = thread
-                .map_err(|error| OpenError::io("start a thread for", shared.settings.directory.clone(), error))?;
-            lock(&journal.inner.threads).push(thread);
-            Ok::<(), OpenError>(())
+            thread.map_err(|error| OpenError::io("start a thread for", shared.settings.directory.clone(), error))
         };
-        spawn("journal-commit", Box::new(move || engine.run()))?;
-        let reading = shared.clone();
-        spawn("journal-read", Box::new(move || backlog.run(&reading)))?;
+        let (reading, reads) = (shared.clone(), backlog.clone());
+        let reader = spawn("journal-read", Box::new(move || reads.run(&reading)))?;
+        let writing = shared.clone();
+        let writer = spawn("journal-commit", Box::new(move || commit(engine, &writing, &backlog)))?;
+        let _ = journal.inner.writer.set(writer.thread().id());
+        *lock(&journal.inner.threads) = Some(Threads { writer, reader });
         Ok((journal, recovery))
     }
 
@@ -68,11 +87,12 @@ impl Journal {
         settings: Settings,
         disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
-    ) -> Result<(Journal, crate::commit::Engine, Recovery), OpenError> {
+    ) -> Result<(Journal, Engine, Recovery), OpenError> {
         let (shared, engine, recovery) = recovery::open(settings, disk, clock)?;
         let inner = Inner {
             shared,
             backlog: Arc::default(),
+            writer: OnceLock::new(),
             threads: Mutex::default(),
         };
         Ok((Journal { inner: Arc::new(inner) }, engine, recovery))
@@ -291,37 +311,59 @@ impl Journal {
     }
 }
 
+/// The commit thread, to its end.
+fn commit(engine: Engine, shared: &Shared, backlog: &Backlog) {
+    let ran = catch_unwind(AssertUnwindSafe(|| engine.run()));
+    if ran.is_err() {
+        shared.set_health(Health::Failed {
+            what: "the commit thread panicked".to_owned(),
+        });
+        // Nobody will write these; dropping them says so to their senders. Readers go on with what is there.
+        let pending = std::mem::take(&mut shared.queue().pending);
+        drop(pending);
+        let mut queue = shared.queue();
+        while !queue.closing {
+            queue = shared.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+    finish(shared, backlog);
+}
+
+/// Nothing is written from here on: readers are told, and the directory is given up.
+fn finish(shared: &Shared, backlog: &Backlog) {
+    let wakers: Vec<_> = {
+        let mut state = shared.state();
+        state.closed = true;
+        state
+            .readers
+            .values_mut()
+            .flat_map(|reader| std::mem::take(&mut reader.wakers))
+            .collect()
+    };
+    wakers.into_iter().for_each(std::task::Waker::wake);
+    backlog.close();
+    shared.release();
+}
+
 impl Inner {
     fn close(&self) {
-        {
-            let mut queue = self.shared.queue();
-            queue.closing = true;
-        }
+        self.shared.queue().closing = true;
         self.shared.work.notify_one();
-        let mut threads = lock(&self.threads).drain(..).collect::<Vec<_>>().into_iter();
-        // A callback may hold the last handle; a thread cannot wait for itself.
-        let join = |thread: Option<JoinHandle<()>>| {
-            if let Some(thread) = thread
-                && thread.thread().id() != std::thread::current().id()
-                && thread.join().is_err()
-            {
-                tracing::error!("a thread of the journal panicked");
+        // A callback that closes the journal runs on the thread that it would wait for.
+        if self.writer.get() == Some(&std::thread::current().id()) {
+            return;
+        }
+        // Whoever closes second waits here until the first is done.
+        let mut threads = lock(&self.threads);
+        match threads.take() {
+            Some(Threads { writer, reader }) => {
+                if writer.join().is_err() | reader.join().is_err() {
+                    tracing::error!("a thread of the journal panicked");
+                }
             }
-        };
-        join(threads.next());
-        let wakers: Vec<_> = {
-            let mut state = self.shared.state();
-            state.closed = true;
-            state
-                .readers
-                .values_mut()
-                .flat_map(|reader| std::mem::take(&mut reader.wakers))
-                .collect()
-        };
-        wakers.into_iter().for_each(std::task::Waker::wake);
-        self.backlog.close();
-        join(threads.next());
-        self.shared.release();
+            // Opened without threads, or closed before.
+            None => finish(&self.shared, &self.backlog),
+        }
     }
 }
 

@@ -144,6 +144,7 @@ impl Drop for Reader {
             .filter(|reader| reader.handle == Some(self.acker.handle))
         {
             reader.handle = None;
+            state.trim_memory();
         }
     }
 }

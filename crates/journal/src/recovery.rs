@@ -84,6 +84,7 @@ pub(crate) fn open(
             .find_map(|next| next.header.map(|header| header.first_seq))
             .unwrap_or(Seq::MAX);
         highest_first = highest_first.max(file.header.map_or(1, |header| header.first_seq));
+        let torn_before = torn_bytes;
         let segment = recover_segment(
             &directory,
             &mut state,
@@ -93,7 +94,13 @@ pub(crate) fn open(
             &mut torn_bytes,
         )?;
         if segment.first_seq == segment.next_seq {
-            empty.push(segment.number);
+            // Behind a header that cannot be read, something was written that nothing of can be read: somebody may want to
+            // look at it.
+            if file.header.is_none() && torn_bytes > torn_before {
+                set_aside(&*disk, &directory, file.number)?;
+            } else {
+                empty.push(segment.number);
+            }
             continue;
         }
         state.next_seq = segment.next_seq;
@@ -341,4 +348,12 @@ pub(crate) fn read_seal(file: &dyn DiskFile, id: &JournalId, length: u64) -> Opt
     let mut bytes = vec![0; usize::try_from(at.checked_sub(offset)?).ok()?];
     (file.read_at(&mut bytes, offset).ok()? == bytes.len()).then_some(())?;
     Some((offset, Seal::decode(id, &bytes)?))
+}
+
+fn set_aside(disk: &dyn Disk, directory: &Path, number: u64) -> Result<(), OpenError> {
+    let path = directory.join(segment_name(number));
+    let aside = directory.join(format!("{}.damaged", segment_name(number)));
+    tracing::error!(path = %aside.display(), "nothing of a journal segment can be read; it is kept under this name");
+    disk.rename(&path, &aside)
+        .map_err(|error| OpenError::io("set aside", path, error))
 }

@@ -18,6 +18,8 @@ use crate::status::Health;
 
 pub(crate) type Done = Box<dyn FnOnce(Result<Seq, AppendError>) + Send>;
 
+/// After a failure to write cursors, the next attempt comes after this.
+const CURSOR_RETRY: Duration = Duration::from_secs(10);
 /// How long a refusal stands before an append is let through to look again.
 const REFUSAL_RECHECK: Duration = Duration::from_millis(500);
 
@@ -277,15 +279,17 @@ impl Shared {
         if lock(&self.held).is_none() {
             return Err(io::Error::other("the journal is closed"));
         }
+        // In this order: an acknowledgement that comes later than the copy finds the file up to date and asks again.
+        self.queue().cursors_due = None;
         let cursors = {
             let mut state = self.state();
             state.cursors_dirty = false;
             state.cursors(clean_segment)
         };
-        self.queue().cursors_due = None;
         let result = cursors.write(&*self.disk, &self.settings.directory);
         if result.is_err() {
             self.state().cursors_dirty = true;
+            self.queue().cursors_due = Some(Instant::now() + CURSOR_RETRY);
         }
         result
     }

@@ -469,7 +469,7 @@ impl State {
     }
 
     /// Drops from memory what every attached reader has passed, and the oldest beyond the bound.
-    fn trim_memory(&mut self) {
+    pub(crate) fn trim_memory(&mut self) {
         let attached = self.readers.values().filter(|reader| reader.handle.is_some());
         let needed = attached.map(|reader| reader.position.seq).min().unwrap_or(Seq::MAX);
         while self.memory.first_seq().is_some_and(|first| first < needed) || self.memory.bytes > MEMORY_BYTES {

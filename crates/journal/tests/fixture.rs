@@ -31,7 +31,11 @@ fn text(number: usize) -> String {
 }
 
 fn stream(number: usize) -> &'static str {
-    if number % 3 == 0 { "logs" } else { "traces/backend" }
+    if number.is_multiple_of(3) {
+        "logs"
+    } else {
+        "traces/backend"
+    }
 }
 
 fn write(to: &Path) {

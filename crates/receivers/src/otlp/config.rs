@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use net::{Endpoint, TlsFiles};
+use pipeline::config::{Problems, Section};
 use serde::de::{Error, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 
@@ -55,6 +56,7 @@ pub struct GrpcConfig {
     #[serde(deserialize_with = "mebibytes")]
     pub max_recv_msg_size_mib: u64,
     /// Calls at a time on one connection; default 128.
+    #[serde(deserialize_with = "at_least_one")]
     pub max_concurrent_streams: Option<NonZeroU32>,
     /// Accepted for the collector's sake: the door's buffers are fixed and small.
     pub read_buffer_size: Option<u64>,
@@ -185,6 +187,14 @@ fn mebibytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error
     }
 }
 
+fn at_least_one<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroU32>, D::Error> {
+    match Option::<u32>::deserialize(deserializer)?.map(NonZeroU32::new) {
+        None => Ok(None),
+        Some(None) => Err(D::Error::custom("must be at least 1")),
+        Some(number) => Ok(number),
+    }
+}
+
 fn body_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     match u64::deserialize(deserializer)? {
         bytes if (1..=MAX_REQUEST_BYTES).contains(&bytes) => Ok(bytes),
@@ -230,21 +240,56 @@ impl Config {
             },
         }
     }
+
+    /// Reads and checks the settings; mistakes come with their places.
+    pub fn parse(section: &Section<'_>) -> Result<Self, Problems> {
+        let config: Self = section.parse()?;
+        config
+            .check()
+            .map_err(|bad| section.problem(&bad.key.split('.').collect::<Vec<_>>(), bad.problem))?;
+        Ok(config)
+    }
+
+    /// What only shows when all values are known.
+    pub fn check(&self) -> Result<(), BadConfig> {
+        if self.protocols.grpc.is_none() && self.protocols.http.is_none() {
+            return Err(BadConfig {
+                key: "protocols",
+                problem: "name at least one of `grpc` and `http` under `protocols`",
+            });
+        }
+        Ok(())
+    }
+}
+
+/// What is wrong with settings of which each by itself is right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {problem}")]
+pub struct BadConfig {
+    /// The setting, from the receiver's own on, with dots.
+    pub key: &'static str,
+    /// What is wrong, and what to do.
+    pub problem: &'static str,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pipeline::config::Source;
 
-    fn read(json: &str) -> Result<Config, String> {
-        serde_json::from_str(json).map_err(|e| e.to_string())
+    /// Reads what stands under `otlp:`.
+    fn read(settings: &str) -> Result<Config, String> {
+        let yaml = format!(
+            "receivers:\n  otlp:\n{settings}\nexporters: {{debug: }}\nservice: {{pipelines: {{traces: {{receivers: [otlp], exporters: [debug]}}}}}}\n"
+        );
+        let document = pipeline::config::Config::load(vec![Source::new("test", yaml)], &|_| None).unwrap();
+        Config::parse(&document.section(&document.receivers[0])).map_err(|problems| problems.to_string())
     }
 
     #[test]
     fn a_protocol_without_settings_has_its_defaults() {
-        let config = read(r#"{"protocols": {"grpc": null, "http": {}}}"#).unwrap();
-        assert_eq!(config, Config::both());
-        let config = read(r#"{"protocols": {"http": null}}"#).unwrap();
+        assert_eq!(read("    protocols: {grpc: , http: {}}").unwrap(), Config::both());
+        let config = read("    protocols:\n      http:").unwrap();
         assert_eq!(
             (config.protocols.grpc, config.protocols.http),
             (None, Some(HttpConfig::default()))
@@ -254,57 +299,72 @@ mod tests {
     #[test]
     fn what_the_collector_takes_and_we_do_too() {
         let config = read(
-            r#"{"protocols": {
-                "grpc": {"endpoint": "0.0.0.0:4317", "transport": "tcp", "max_recv_msg_size_mib": 8, "max_concurrent_streams": 16,
-                         "read_buffer_size": 524288, "keepalive": {"server_parameters": {"time": "30s"}}},
-                "http": {"endpoint": "0.0.0.0:4318", "traces_url_path": "otlp/traces", "max_request_body_size": 1048576,
-                         "cors": {"allowed_origins": ["*"], "allowed_headers": ["x-app"], "max_age": 7200}}
-            }}"#,
+            "    protocols:
+      grpc:
+        endpoint: 0.0.0.0:4317
+        transport: tcp
+        max_recv_msg_size_mib: 8
+        max_concurrent_streams: 16
+        read_buffer_size: 524288
+        keepalive: {server_parameters: {time: 30s}}
+        tls: {cert_file: a.crt, key_file: a.key}
+      http:
+        endpoint: localhost:4318
+        traces_url_path: otlp/traces
+        max_request_body_size: 1048576
+        include_metadata: false
+        cors: {allowed_origins: ['*'], allowed_headers: [x-app], max_age: 7200}",
         )
         .unwrap();
-        assert_eq!(config.protocols.http.unwrap().traces_url_path, "/otlp/traces");
+        let Protocols { grpc, http } = config.protocols;
+        assert_eq!(grpc.unwrap().max_concurrent_streams, NonZeroU32::new(16));
+        assert_eq!(http.unwrap().traces_url_path, "/otlp/traces");
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
-        let unknown = read(r#"{"protocols": {"grpc": {"end_point": "x"}}}"#).unwrap_err();
-        assert!(
-            unknown.starts_with("unknown field `end_point`, expected one of `endpoint`"),
-            "{unknown}"
-        );
+    fn what_is_wrong_is_shown_where_it_stands() {
         let cases = [
             (
-                r#"{"grpc": {"endpoint": "4317"}}"#,
-                "`4317` is not an address to listen on: it has no port; write it as host:port, for example 127.0.0.1:4317",
+                "grpc: {end_point: x}",
+                "test:3:24: unknown key `end_point`\n  |\n3 |     protocols: {grpc: {end_point: x}}\n  |                        ^^^^^^^^^ did you mean `endpoint`?",
             ),
             (
-                r#"{"grpc": {"transport": "unix"}}"#,
-                "`unix` is not possible; only tcp is",
+                "grpc: {endpoint: localhost}",
+                "test:3:34: `localhost` is not an address to listen on: it has no port; write it as host:port, for example 127.0.0.1:4317",
             ),
             (
-                r#"{"grpc": {"max_recv_msg_size_mib": 4096}}"#,
-                "must be from 1 to 4095 MiB",
+                "grpc: {transport: unix}",
+                "test:3:35: `unix` is not possible; only tcp is",
             ),
             (
-                r#"{"http": {"max_request_body_size": 0}}"#,
-                "must be from 1 to 4294967295 bytes",
+                "grpc: {max_recv_msg_size_mib: 4096}",
+                "test:3:47: must be from 1 to 4095 MiB",
+            ),
+            ("grpc: {max_concurrent_streams: 0}", "test:3:48: must be at least 1"),
+            (
+                "http: {max_request_body_size: 0}",
+                "test:3:47: must be from 1 to 4294967295 bytes",
             ),
             (
-                r#"{"http": {"auth": {"authenticator": "oidc"}}}"#,
-                "authentication of senders is not available yet; leave auth out and keep the door on loopback",
+                "http: {auth: {authenticator: oidc}}",
+                "test:3:30: authentication of senders is not available yet; leave auth out and keep the door on loopback",
             ),
             (
-                r#"{"http": {"include_metadata": true}}"#,
-                "request metadata is not available yet; leave include_metadata out",
+                "http: {include_metadata: true}",
+                "test:3:42: request metadata is not available yet; leave include_metadata out",
             ),
             (
-                r#"{"http": {"logs_url_path": ""}}"#,
-                "`` is not a path; write it like /v1/traces",
+                "http: {logs_url_path: ''}",
+                "test:3:39: `` is not a path; write it like /v1/traces",
+            ),
+            (
+                "",
+                "test:3:16: name at least one of `grpc` and `http` under `protocols`",
             ),
         ];
         for (protocols, want) in cases {
-            let error = read(&format!(r#"{{"protocols": {protocols}}}"#)).unwrap_err();
-            assert!(error.starts_with(want), "{protocols}: {error}");
+            let error = read(&format!("    protocols: {{{protocols}}}")).unwrap_err();
+            assert!(error.starts_with(want), "{protocols}:\n{error}\n{want}");
         }
     }
 }

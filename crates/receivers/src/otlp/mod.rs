@@ -32,8 +32,8 @@ use pipeline::Intake;
 
 pub use admit::Counters;
 pub use config::{
-    Config, DEFAULT_GRPC_ENDPOINT, DEFAULT_HTTP_ENDPOINT, DEFAULT_MAX_REQUEST_MIB, GrpcConfig, HttpConfig, Protocols,
-    TlsConfig,
+    BadConfig, Config, DEFAULT_GRPC_ENDPOINT, DEFAULT_HTTP_ENDPOINT, DEFAULT_MAX_REQUEST_MIB, GrpcConfig, HttpConfig,
+    Protocols, TlsConfig,
 };
 pub use cors::{BadHeaderName, CorsConfig};
 
@@ -44,8 +44,8 @@ use http::HttpDoor;
 /// Why the receiver cannot be mounted.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
-    #[error("receiver {0} names neither `grpc` nor `http` under `protocols`; name at least one")]
-    NoProtocol(Arc<str>),
+    #[error(transparent)]
+    Config(#[from] BadConfig),
     #[error(transparent)]
     Cors(#[from] BadHeaderName),
     #[error(transparent)]
@@ -71,11 +71,9 @@ pub fn mount(config: &Config, intake: Intake, doors: &mut Doors) -> Result<Mount
 }
 
 fn mount_with(config: &Config, intake: Intake, doors: &mut Doors, patience: Duration) -> Result<Mounted, MountError> {
+    config.check()?;
     let receiver = Arc::clone(intake.receiver());
     let Protocols { grpc, http } = &config.protocols;
-    if grpc.is_none() && http.is_none() {
-        return Err(MountError::NoProtocol(receiver));
-    }
     let core = Core::new(intake, patience);
     let mut mounted = Mounted {
         grpc: None,

@@ -18,6 +18,8 @@ const GROUPS: [string, [string[], string][]][] = [
     [['k', '↑'], 'Previous span'],
     [['←', '→'], 'Fold or go to the parent, unfold or go to the first child'],
     [['e', 'Shift+E'], 'Next, previous error'],
+    [['s'], 'Find spans; Enter and Shift+Enter step through them'],
+    [['n', 'Shift+N'], 'Next, previous span that was found'],
     [['Home', 'End', 'PgUp', 'PgDn'], 'Move far'],
     [['Enter'], 'Read the selected span'],
     [['c'], 'Fold everything below the roots, or unfold all'],

@@ -4,7 +4,7 @@ import { duration } from '../format.ts';
 import { useTheme } from '../theme.ts';
 import { readPalette, type Palette } from './palette.ts';
 import { EDGE_PX } from './paint.ts';
-import { ERROR, ERROR_RANK, rank, WARN_RANK } from './tree.ts';
+import { ERROR, ERROR_RANK, FOUND, rank, WARN_RANK } from './tree.ts';
 import type { View } from './view.ts';
 import { isWhole } from './window.ts';
 
@@ -53,6 +53,13 @@ export function Minimap({ view, width }: { view: View; width: number }) {
         ctx.fillStyle = palette.accent;
         ctx.fillRect(a - 1, 0, 2, MINIMAP_PX);
         ctx.fillRect(b - 1, 0, 2, MINIMAP_PX);
+      }
+      if (view.find) {
+        const every = Math.max(1, Math.ceil(view.found / MAX_DRAWN));
+        ctx.fillStyle = palette.accent;
+        for (let i = 0, n = 0; i < view.tree.count; i++) {
+          if (view.tree.flags[i]! & FOUND && n++ % every === 0) ctx.fillRect(x(view.tree.start[i]!), 0, 2, 4);
+        }
       }
       if (view.selected >= 0) {
         ctx.strokeStyle = palette.accent;

@@ -141,8 +141,8 @@ function Loaded({ story, waiting }: { story: Story; waiting: boolean }) {
       {isEmpty ? <Nothing story={story} /> : (
         <div class={`trace-body ${isSelected ? 'with-span' : ''} ${hasSpans ? '' : 'no-spans'}`} style={hasSpans ? { '--panels': `${share * 100}%` } : undefined} ref={body}>
           {hasSpans && <Waterfall view={view} onOpen={readSpan} onLine={(k) => openLine(view, k)} />}
-          {isSelected && <SpanPanel view={view} panel={panel} />}
           <Panels view={view} share={share} onShare={setShare} />
+          {isSelected && <SpanPanel view={view} panel={panel} />}
         </div>
       )}
     </div>
@@ -183,6 +183,9 @@ function pressKey(e: KeyboardEvent, view: View, readSpan: () => void, toWaterfal
     case '0': view.look(view.whole); return true;
     case 'z': if (i >= 0) zoomToSpan(view, i); return true;
     case 'c': view.foldAll(); return true;
+    case 's': document.getElementById('span-filter')?.focus(); return true;
+    case 'n': view.next(1); return true;
+    case 'N': view.next(-1); return true;
     case 'l': adjust({ tab: null }); return true;
     case 'x': adjust({ tab: 'errors' }); return true;
     case 'f':

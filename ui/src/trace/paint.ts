@@ -1,7 +1,7 @@
 /** Draws the rows that are in sight, and nothing else; a frame costs the same for 30 spans and for 100,000. */
 import { duration, tick } from '../format.ts';
 import type { Palette } from './palette.ts';
-import { CAUSE, covered, ERROR, ERROR_RANK, hasChildren, ORPHAN, SKEWED, type Tree, WARN_RANK } from './tree.ts';
+import { CAUSE, covered, ERROR, ERROR_RANK, FOUND, hasChildren, ORPHAN, SKEWED, type Tree, WARN_RANK } from './tree.ts';
 import type { View } from './view.ts';
 import { step } from './window.ts';
 
@@ -14,6 +14,8 @@ export const EDGE_PX = 12;
 const LABEL_PX = 58;
 const SPARE_FROM_PX = 420;
 const INDENT_PX = 13;
+/** How much of a row is left that is not looked for. */
+const DIM = 0.28;
 /** One axis label needs about so much room. */
 const TICK_ROOM_PX = 96;
 
@@ -123,14 +125,23 @@ export function paint(ctx: CanvasRenderingContext2D, view: View, sight: Sight, p
   ctx.beginPath();
   ctx.rect(0, AXIS_PX, names, height - AXIS_PX);
   ctx.clip();
-  for (let r = first; r < last; r++) paintName(ctx, view, sight, p, rows[r]!, AXIS_PX + r * ROW_PX - top);
+  // While spans are looked for, the others step back; what one reads closely is the panel, not a dimmed row.
+  const alpha = (i: number) => (view.find && !(tree.flags[i]! & FOUND) && i !== view.selected ? DIM : 1);
+  for (let r = first; r < last; r++) {
+    ctx.globalAlpha = alpha(rows[r]!);
+    paintName(ctx, view, sight, p, rows[r]!, AXIS_PX + r * ROW_PX - top);
+  }
   ctx.restore();
 
   ctx.save();
   ctx.beginPath();
   ctx.rect(names + 1, AXIS_PX, width - names - 1, height - AXIS_PX);
   ctx.clip();
-  for (let r = first; r < last; r++) paintBar(ctx, view, sight, p, s, rows[r]!, AXIS_PX + r * ROW_PX - top);
+  for (let r = first; r < last; r++) {
+    const dim = alpha(rows[r]!);
+    ctx.globalAlpha = dim;
+    paintBar(ctx, view, sight, p, s, rows[r]!, AXIS_PX + r * ROW_PX - top, dim);
+  }
   ctx.restore();
 
   paintAxis(ctx, view, sight, p);
@@ -157,7 +168,7 @@ function paintAxis(ctx: CanvasRenderingContext2D, view: View, sight: Sight, p: P
   const mid = AXIS_PX / 2;
   ctx.font = `500 12px ${p.sans}`;
   ctx.fillStyle = p.text2;
-  ctx.fillText(fit(ctx, 'Service and operation', sight.names - 24), 12, mid);
+  ctx.fillText(fit(ctx, 'Service and operation', sight.names * 0.45 - 16), 12, mid);
   ctx.font = `11px ${p.sans}`;
   const by = step(to - from, (s.right - s.left) / TICK_ROOM_PX);
   for (let t = Math.ceil(from / by) * by; s.x(t) <= sight.width; t += by) {
@@ -301,7 +312,7 @@ function clockGlyph(ctx: CanvasRenderingContext2D, x: number, y: number, colour:
   ctx.stroke();
 }
 
-function paintBar(ctx: CanvasRenderingContext2D, view: View, sight: Sight, p: Palette, s: ReturnType<typeof scale>, i: number, y: number): void {
+function paintBar(ctx: CanvasRenderingContext2D, view: View, sight: Sight, p: Palette, s: ReturnType<typeof scale>, i: number, y: number, alpha: number): void {
   const { tree, marks } = view;
   const flags = tree.flags[i]!;
   const a = s.x(tree.start[i]!);
@@ -334,11 +345,11 @@ function paintBar(ctx: CanvasRenderingContext2D, view: View, sight: Sight, p: Pa
   const parts = hasChildren(tree, i) && wide > 3 ? coveredOnce(tree, i) : null;
   if (parts?.length) {
     // Time spent in children is pale, time of its own is solid: the gaps show.
-    ctx.globalAlpha = p.theme === 'dark' ? 0.42 : 0.36;
+    ctx.globalAlpha = alpha * (p.theme === 'dark' ? 0.42 : 0.36);
     ctx.beginPath();
     ctx.roundRect(x0, barTop, wide, BAR_PX, 2.5);
     ctx.fill();
-    ctx.globalAlpha = 1;
+    ctx.globalAlpha = alpha;
     let free = x0;
     for (let k = firstAfter(parts, view.window.from); k < parts.length; k += 2) {
       const from = s.x(parts[k]!);

@@ -9,6 +9,8 @@ export const ERROR = 1;
 export const CAUSE = 2;
 export const ORPHAN = 4;
 export const SKEWED = 8;
+/** It has all the words that are looked for. */
+export const FOUND = 16;
 
 export type Tree = {
   readonly count: number;
@@ -82,6 +84,29 @@ export function buildTree(spans: readonly Span[], correctClocks: boolean): Tree 
   }
   if (!n) { from = 0; to = 0; }
   return { count: n, spans, start, length, depth, parent, end, flags, service, services, byId, from, to };
+}
+
+/** Sets FOUND on spans whose service, operation or status message hold all words; returns how many do. */
+export function findSpans(t: Tree, text: string): number {
+  const words = text.toLowerCase().split(/\s+/).filter(Boolean);
+  // Names repeat; each distinct one is looked at once.
+  const known = new Map<string, boolean>();
+  let n = 0;
+  for (let i = 0; i < t.count; i++) {
+    t.flags[i]! &= ~FOUND;
+    if (!words.length) continue;
+    const s = t.spans[i]!;
+    const name = `${s.service}\n${s.operation}\n${s.status_message}`;
+    let fits = known.get(name);
+    if (fits === undefined) {
+      const hay = name.toLowerCase();
+      known.set(name, (fits = words.every((w) => hay.includes(w))));
+    }
+    if (!fits && !words.every((w) => s.span_id.includes(w))) continue;
+    t.flags[i]! |= FOUND;
+    n++;
+  }
+  return n;
 }
 
 export function hasChildren(t: Tree, i: number): boolean {

@@ -3,7 +3,7 @@
  * and the address bar follow it.
  */
 import type { Story } from '../api.ts';
-import { buildMarks, buildTree, hasChildren, placeSaid, rowOf, shownRows, type Marks, type Said, type Tree } from './tree.ts';
+import { buildMarks, buildTree, findSpans, FOUND, hasChildren, nextFlagged, placeSaid, rowOf, shownRows, type Marks, type Said, type Tree } from './tree.ts';
 import { clamp, isWhole, wholeOf, type Window } from './window.ts';
 
 /** More folds than this do not fit a link that people can send. */
@@ -18,6 +18,9 @@ export class View {
   selected = -1;
   folded: Uint8Array;
   rows: Int32Array;
+  /** Words that spans are looked for by, and how many have them. */
+  find = '';
+  found = 0;
   private allFolded = false;
   private readonly listeners = new Set<() => void>();
 
@@ -37,6 +40,8 @@ export class View {
     this.selected = this.tree.byId.get(query.get('span') ?? '') ?? -1;
     const t = /^(-?\d+)\.\.(-?\d+)$/.exec(query.get('t') ?? '');
     this.window = t ? clamp({ from: Number(t[1]), to: Number(t[2]) }, this.whole) : this.whole;
+    this.find = query.get('find') ?? '';
+    this.found = findSpans(this.tree, this.find);
     this.setAll(query.get('fold') === 'all');
     for (const id of (query.get('flip') ?? '').split(',')) {
       const i = this.tree.byId.get(id);
@@ -58,6 +63,7 @@ export class View {
       t: isWhole(this.window, this.whole) ? null : `${Math.floor(this.window.from)}..${Math.ceil(this.window.to)}`,
       fold: this.allFolded ? 'all' : null,
       flip: flips.join(',') || null,
+      find: this.find || null,
     };
   }
 
@@ -76,6 +82,18 @@ export class View {
     if (this.selected < 0) return this.select(this.rows[by === -Infinity || (by > 0 && by < Infinity) ? 0 : this.rows.length - 1]!);
     const row = rowOf(this.rows, this.selected) + by;
     this.select(this.rows[Math.min(this.rows.length - 1, Math.max(0, row))]!);
+  }
+
+  lookFor(text: string): void {
+    this.find = text;
+    this.found = findSpans(this.tree, text);
+    this.changed();
+  }
+
+  /** On to the next span that was found, or back. */
+  next(step: 1 | -1): void {
+    const i = nextFlagged(this.tree, this.selected < 0 && step < 0 ? 0 : this.selected, step, FOUND);
+    if (i >= 0) this.select(i);
   }
 
   look(w: Window): void {

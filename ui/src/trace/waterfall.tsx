@@ -3,12 +3,13 @@
  * A hidden tree mirrors the rows in sight for screen readers; no span has an element of its own otherwise.
  */
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks';
-import { duration } from '../format.ts';
+import { count, duration } from '../format.ts';
 import { useTheme } from '../theme.ts';
 import { Minimap } from './minimap.tsx';
 import { AXIS_PX, indent, paint, ROW_PX, scale, type Sight } from './paint.ts';
 import { readPalette } from './palette.ts';
 import { ERROR, hasChildren, ORPHAN, rowOf, SKEWED } from './tree.ts';
+import { useView } from './use_view.ts';
 import type { View } from './view.ts';
 import { pan, zoom } from './window.ts';
 
@@ -20,6 +21,7 @@ const CLICK_PX = 4;
 const MIRROR_PAUSE_MS = 80;
 const NAMES_KEY = 'trackline.names';
 const LEAST_NAMES_PX = 180;
+const FIND_PX = 170;
 /** How near to a mark a click means the mark. */
 const MARK_PX = 6;
 
@@ -198,11 +200,33 @@ export function Waterfall({ view, onOpen, onLine }: Props) {
             <Mirror view={view} shown={shown} />
           </div>
         </div>
+        <Find view={view} width={names} />
         <Splitter at={names} onMove={(x) => resize(x / Math.max(1, size.width))} share={share} onStep={(d) => resize(share + d)} box={scroller} />
       </div>
       {tip && <Tip view={view} {...tip} />}
       <p class="unseen" aria-live="polite">{shown.selected >= 0 && shown.selected < view.tree.count ? describe(view, shown.selected) : ''}</p>
     </section>
+  );
+}
+
+/** Looks for spans by words of their names; it lies over the head of the names' column. */
+function Find({ view, width }: { view: View; width: number }) {
+  const text = useView(view, (v) => v.find);
+  const found = useView(view, (v) => v.found);
+  return (
+    <div class="find-span" style={{ width: `${Math.min(FIND_PX, width * 0.55)}px`, left: `${width - Math.min(FIND_PX, width * 0.55) - 6}px` }}>
+      <input id="span-filter" type="text" value={text} placeholder="Find spans" aria-label="Find spans by service, operation, message or id" spellcheck={false} autocomplete="off"
+        onInput={(e) => view.lookFor(e.currentTarget.value)}
+        onKeyDown={(e) => {
+          if (e.key === 'Enter') view.next(e.shiftKey ? -1 : 1);
+          else if (e.key !== 'Escape') return;
+          else if (text) view.lookFor('');
+          else e.currentTarget.blur();
+          e.preventDefault();
+          e.stopPropagation();
+        }} />
+      <span class="found" aria-live="polite">{text ? count(found) : ''}</span>
+    </div>
   );
 }
 

@@ -172,6 +172,14 @@ describe.skipIf(missing.length > 0)('the web UI', () => {
     await expect.poll(() => page.getByRole('treeitem').count()).toBe(4);
     await press('c');
 
+    await press('s');
+    await page.keyboard.type('claude-haiku');
+    await press('Enter', 'Enter');
+    await expect.poll(() => page.locator('.found').innerText()).toBe('3');
+    await expect.poll(() => selectedRow(page)).toContain('chat claude-haiku');
+    expect(new URL(page.url()).searchParams.get('find')).toBe('claude-haiku');
+    await press('Escape', 'Escape');
+
     await press('x');
     expect(await page.getByRole('tab', { selected: true }).innerText()).toMatch(/^Errors/);
     await press('f');

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import type { Failure, LogLine, Span } from '../../src/api.ts';
 import { span } from './spans.ts';
-import { buildMarks, buildTree, CAUSE, covered, ERROR, nextFlagged, placeSaid, rank, rowOf, selfTime, shownRows } from '../../src/trace/tree.ts';
+import { buildMarks, buildTree, CAUSE, covered, ERROR, findSpans, FOUND, nextFlagged, placeSaid, rank, rowOf, selfTime, shownRows } from '../../src/trace/tree.ts';
 
 /** A small generator, so that a failure can be repeated (Numerical Recipes' LCG). */
 function random(seed: number): () => number {
@@ -83,6 +83,13 @@ test('the next error goes round', () => {
   const t = buildTree([span('a', 0, 0, 1), span('b', 1, 0, 1, { status: 'error' }), span('c', 1, 0, 1)], true);
   expect([nextFlagged(t, -1, 1, ERROR), nextFlagged(t, 1, 1, ERROR), nextFlagged(t, 2, 1, ERROR), nextFlagged(t, 0, -1, ERROR)]).toEqual([1, 1, 1, 1]);
   expect(nextFlagged(buildTree([], true), -1, 1, ERROR)).toBe(-1);
+});
+
+test('spans are found by all words of service, operation, message, or by id', () => {
+  const t = buildTree([span('0a', 0, 0, 9, { service: 'api', operation: 'GET /chat' }), span('0b', 1, 0, 9, { service: 'api', operation: 'SELECT', status_message: 'Locked' }), span('0c', 1, 0, 9, { service: 'db', operation: 'SELECT' })], true);
+  const found = (text: string) => { const n = findSpans(t, text); const at = [...t.flags].flatMap((f, i) => (f & FOUND ? [i] : [])); expect(at.length).toBe(n); return at; };
+  expect([found('select'), found('API select'), found('locked'), found('0c'), found('nothing'), found(' ')]).toEqual([[1, 2], [1], [1], [2], [], []]);
+  expect(t.flags[1]! & ERROR).toBe(0);
 });
 
 test('levels as people write them', () => {

@@ -33,7 +33,7 @@ pub fn calls(spans: &[SpanRecord], tree: &Tree) -> Ai {
         let call = call(&spans[i as usize]);
         ai.input_tokens = ai.input_tokens.saturating_add(call.input_tokens);
         ai.output_tokens = ai.output_tokens.saturating_add(call.output_tokens);
-        ai.cost_usd += call.cost_usd.unwrap_or(0.0);
+        ai.cost_usd += call.cost_usd;
         ai.calls.push(call);
     }
     ai
@@ -63,7 +63,7 @@ fn call(span: &SpanRecord) -> AiCall {
         provider: provider.unwrap_or_else(|| read("server.address")),
         input_tokens: fields::count(&span.attributes, "gen_ai.usage.input_tokens").unwrap_or(0),
         output_tokens: fields::count(&span.attributes, "gen_ai.usage.output_tokens").unwrap_or(0),
-        cost_usd: fields::amount(&span.attributes, "cost.usd"),
+        cost_usd: fields::amount(&span.attributes, "cost.usd").unwrap_or(0.0),
         duration_ns: span.end_unix_nano.saturating_sub(span.start_unix_nano),
         error,
     }
@@ -102,11 +102,11 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_cost_is_not_zero() {
+    fn a_cost_that_is_no_number_does_not_spoil_the_sum() {
         let mut free = paid(1, 0, 1, f64::NAN);
         free.status_code = STATUS_ERROR;
         let ai = calls(&[free], &Tree::build(&[paid(1, 0, 1, 0.0)]));
-        assert_eq!(ai.calls[0].cost_usd, None);
+        assert_eq!((ai.calls[0].cost_usd, ai.cost_usd), (0.0, 0.0));
         assert_eq!(ai.calls[0].error.as_deref(), Some("error"));
     }
 }

@@ -168,13 +168,7 @@ fn trace(mut spans: Vec<SpanRecord>, tree: &Tree, wanted: Wanted, start: u64) ->
         Wanted::Auto => Detail::Full,
     };
     let mut resources = Resources::default();
-    let mut resource_of = vec![0; spans.len()];
-    for &i in &tree.order {
-        resource_of[i as usize] = resources.index(&spans[i as usize].resource);
-    }
-    let hosts = resources.hosts();
-    let host_of: Vec<u32> = resource_of.iter().map(|&resource| hosts[resource as usize]).collect();
-    let skew = skew::corrections(&spans, tree, &host_of);
+    let places = places_in(&spans, tree, &mut resources);
 
     let mut services: Vec<ServiceShare> = Vec::new();
     let mut service_index: HashMap<String, usize> = HashMap::new();
@@ -195,7 +189,7 @@ fn trace(mut spans: Vec<SpanRecord>, tree: &Tree, wanted: Wanted, start: u64) ->
         .collect();
     let mut error_count = 0;
     for (i, span) in spans.iter().enumerate() {
-        let share = &mut services[service_by_resource[resource_of[i] as usize]];
+        let share = &mut services[service_by_resource[places[i].resource as usize]];
         share.spans += 1;
         if span.status_code == STATUS_ERROR {
             share.errors += 1;
@@ -222,13 +216,12 @@ fn trace(mut spans: Vec<SpanRecord>, tree: &Tree, wanted: Wanted, start: u64) ->
         .iter()
         .take(limit)
         .map(|&i| {
-            let place = Place {
-                depth: tree.depth[i as usize],
-                orphan: tree.orphan[i as usize],
-                skew_ns: skew.get(i as usize).copied().unwrap_or(0),
-                resource: resource_of[i as usize],
-            };
-            span(std::mem::take(&mut spans[i as usize]), place, detail, start)
+            span(
+                std::mem::take(&mut spans[i as usize]),
+                places[i as usize],
+                detail,
+                start,
+            )
         })
         .collect();
     let trace = Trace {
@@ -240,7 +233,7 @@ fn trace(mut spans: Vec<SpanRecord>, tree: &Tree, wanted: Wanted, start: u64) ->
         error_count,
         depth: tree.levels(),
         detail,
-        clock_skew: skew.iter().any(|&ns| ns != 0),
+        clock_skew: places.iter().any(|place| place.skew_ns != 0),
         spans: shown,
         resources: resources
             .list
@@ -258,6 +251,29 @@ pub struct Place {
     pub orphan: bool,
     pub skew_ns: i64,
     pub resource: u32,
+}
+
+/// The places of the spans of one trace, in the order given.
+pub fn places(spans: &[SpanRecord]) -> Vec<Place> {
+    places_in(spans, &Tree::build(spans), &mut Resources::default())
+}
+
+fn places_in(spans: &[SpanRecord], tree: &Tree, resources: &mut Resources) -> Vec<Place> {
+    let mut resource_of = vec![0; spans.len()];
+    for &i in &tree.order {
+        resource_of[i as usize] = resources.index(&spans[i as usize].resource);
+    }
+    let hosts = resources.hosts();
+    let host_of: Vec<u32> = resource_of.iter().map(|&resource| hosts[resource as usize]).collect();
+    let skew = skew::corrections(spans, tree, &host_of);
+    (0..spans.len())
+        .map(|i| Place {
+            depth: tree.depth[i],
+            orphan: tree.orphan[i],
+            skew_ns: skew.get(i).copied().unwrap_or(0),
+            resource: resource_of[i],
+        })
+        .collect()
 }
 
 /// One record as a span of a story.

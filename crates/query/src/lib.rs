@@ -11,9 +11,13 @@ mod ai;
 pub mod assemble;
 mod faults;
 pub mod fields;
+mod gate;
 pub mod instant;
 pub mod json;
 pub mod logs;
+mod querier;
+pub mod rows;
+pub mod search;
 mod skew;
 pub mod story;
 #[cfg(test)]
@@ -21,4 +25,6 @@ mod testing;
 mod tree;
 
 pub use assemble::{Material, Reach, Wanted};
+pub use gate::{Deadline, Gate, QueryError, TIME_LIMIT};
+pub use querier::{Dependencies, Edge, MAX_TRACES, Querier, Question};
 pub use story::Story;

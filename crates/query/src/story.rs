@@ -296,8 +296,8 @@ pub struct AiCall {
     pub provider: String,
     pub input_tokens: u64,
     pub output_tokens: u64,
-    /// Null where the service did not say.
-    pub cost_usd: Option<f64>,
+    /// 0 where the service did not say.
+    pub cost_usd: f64,
     pub duration_ns: u64,
     pub error: Option<String>,
 }

@@ -1,5 +1,7 @@
 //! The binary `trackline`.
 
+#[cfg_attr(not(test), expect(dead_code, reason = "the command that serves it mounts it"))]
+mod api;
 mod cli;
 
 use std::process::ExitCode;

@@ -14,6 +14,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// The largest answer read: several times the server's own bounds on one story.
 const MAX_ANSWER_BYTES: usize = 512 << 20;
 
+/// Holds the token for a server that asks for one.
+const TOKEN_VARIABLE: &str = "TRACKLINE_TOKEN";
+
 /// Where the server is.
 #[derive(Clone, Debug)]
 pub struct Server {
@@ -101,7 +104,12 @@ impl Server {
             .await
             .map_err(|error| self.unreachable(&error))?;
         tokio::spawn(connection);
-        let request = hyper::Request::get(format!("{}{path}", self.prefix))
+        let mut request = hyper::Request::get(format!("{}{path}", self.prefix));
+        // From the environment only: an argument would stand in the process list.
+        if let Ok(token) = std::env::var(TOKEN_VARIABLE) {
+            request = request.header("authorization", format!("Bearer {}", token.trim()));
+        }
+        let request = request
             .header("host", self.address())
             .header("accept", "application/json")
             .header("user-agent", concat!("trackline/", env!("CARGO_PKG_VERSION")))

@@ -14,7 +14,8 @@ mod tree;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
-use client::{Answer, ClientError, Server};
+pub use client::Server;
+use client::{Answer, ClientError};
 pub use search::{SearchArgs, ServicesArgs};
 pub use trace::TraceArgs;
 

@@ -500,7 +500,9 @@ impl<'a> Page<'a> {
                 grouped(call.output_tokens)
             ));
         }
-        parts.extend(call.cost_usd.map(dollars));
+        if call.cost_usd > 0.0 {
+            parts.push(dollars(call.cost_usd));
+        }
         format!("{}{}", self.terminal.sign("◆ ", "* "), parts.join(self.dot()))
     }
 

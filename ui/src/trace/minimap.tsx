@@ -123,10 +123,11 @@ function still(view: View, width: number, p: Palette): HTMLCanvasElement {
   const { tree, whole } = view;
   const k = Math.max(1, width - 2 * EDGE_PX) / (whole.to - whole.from);
   const high = MINIMAP_PX - MARKS_PX - 6;
-  const line = Math.min(5, Math.max(1, high / Math.max(1, tree.count) - 1));
+  // Thin lines overlap rather than blur.
+  const line = Math.min(5, Math.max(2, Math.round((high / Math.max(1, tree.count)) * 0.7)));
   const every = Math.max(1, Math.ceil(tree.count / MAX_DRAWN));
   const put = (i: number, colour: string, least: number) => {
-    const y = 3 + (high - line) * (tree.count > 1 ? i / (tree.count - 1) : 0.5);
+    const y = Math.round(3 + (high - line) * (tree.count > 1 ? i / (tree.count - 1) : 0.5));
     ctx.fillStyle = colour;
     ctx.fillRect(EDGE_PX + (tree.start[i]! - whole.from) * k, y, Math.max(least, tree.length[i]! * k), line);
   };

@@ -13,7 +13,8 @@ export type SentSpan = {
   attributes: Attrs; error?: string; events: { at: number; name: string; attributes: Attrs }[];
 };
 export type SentLog = { at: number; service: string; severity: number; text: string; message: string; span: string | null; attributes: Attrs };
-export type SentTrace = { id: string; startMs: number; spans: SentSpan[]; logs: SentLog[] };
+/** `sampled` is what the log lines say of their trace. */
+export type SentTrace = { id: string; startMs: number; spans: SentSpan[]; logs: SentLog[]; sampled: boolean };
 
 export const newId = (bytes: number) => randomBytes(bytes).toString('hex');
 
@@ -28,7 +29,7 @@ const LEVEL: Record<number, string> = { 5: 'DEBUG', 9: 'INFO', 13: 'WARN', 17: '
 class Recorder {
   readonly trace: SentTrace;
   constructor(startMs: number) {
-    this.trace = { id: newId(16), startMs, spans: [], logs: [] };
+    this.trace = { id: newId(16), startMs, spans: [], logs: [], sampled: true };
   }
   span(parent: SentSpan | null, service: string, name: string, kind: number, at: number, ms: number, attributes: Attrs = {}): SentSpan {
     const s: SentSpan = { id: newId(8), parent: parent?.id ?? null, service, name, kind, at, ms, attributes, events: [] };
@@ -157,7 +158,7 @@ export function otlpLogs(t: SentTrace): object {
         scope: { name: service },
         logRecords: list.map((l) => ({
           timeUnixNano: nano(l.at), observedTimeUnixNano: nano(l.at), severityNumber: l.severity, severityText: l.text,
-          body: { stringValue: l.message }, attributes: keyValues(l.attributes), traceId: t.id, ...(l.span ? { spanId: l.span } : {}), flags: 1,
+          body: { stringValue: l.message }, attributes: keyValues(l.attributes), traceId: t.id, ...(l.span ? { spanId: l.span } : {}), flags: t.sampled ? 1 : 0,
         })),
       }],
     })),

@@ -280,6 +280,12 @@ describe.skipIf(missing.length > 0)('the web UI', () => {
     await page.getByRole('heading', { level: 1, name: /Nothing is known/ }).waitFor();
     await page.getByText('Looking again').waitFor();
 
+    const unsampled = { ...failedWorkflow(Date.now() - 5_000), spans: [], sampled: false };
+    await server.send(unsampled);
+    await page.goto(`${server.url}/trace/${unsampled.id}`);
+    await page.locator('.status-not_sampled').waitFor();
+    await expect.poll(() => page.locator('.log-box .line').count()).toBeGreaterThan(8);
+
     const late = ordinaryChat(Date.now() - 1000);
     const [root, ...rest] = late.spans;
     late.spans = rest;

@@ -49,19 +49,7 @@ impl Keeping {
 
     /// Positions have become durable in the keeper.
     pub fn kept(&self, positions: RangeInclusive<u64>) {
-        let mut seqs = Vec::new();
-        let mut items = 0;
-        self.handed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|(seq, of)| {
-                let kept = positions.contains(seq);
-                if kept {
-                    seqs.push(*seq);
-                    items += of;
-                }
-                !kept
-            });
+        let (seqs, items) = self.take_back(&positions);
         self.source.book.delivered(items);
         self.source.book.passed(items);
         self.source.reader.ack_many(&seqs);
@@ -69,6 +57,7 @@ impl Keeping {
 
     /// Reads and hands over until the journal is closed or the graph says so. Blocks its thread.
     pub fn run(&self, runtime: &Handle, phase: &watch::Receiver<Phase>) {
+        let mut next = self.keeper.covered(self.source.reader.name(), self.journal).0;
         loop {
             let deliveries = runtime.block_on(async {
                 loop {
@@ -93,47 +82,72 @@ impl Keeping {
                     Taken::Batch(seq, batch) => run.push((seq, batch)),
                     Taken::Unreadable(seq) => self.source.reader.ack(seq),
                     // The range that is handed over must not cover what was left out.
-                    Taken::Newer => {
-                        if !self.hand_over(std::mem::take(&mut run), runtime, phase) {
+                    Taken::Newer(seq) => {
+                        if !self.hand_over(&std::mem::take(&mut run), &mut next, runtime, phase) {
                             return;
                         }
+                        next = seq + 1;
                     }
                 }
             }
-            if !self.hand_over(run, runtime, phase) {
+            if !self.hand_over(&run, &mut next, runtime, phase) {
                 return;
             }
         }
     }
 
-    /// Gives a run of records to the keeper, as often as it takes; `false` when everything is to stop.
-    fn hand_over(&self, run: Vec<(Seq, Batch)>, runtime: &Handle, phase: &watch::Receiver<Phase>) -> bool {
+    /// Gives a run of records to the keeper, as often as it takes; `false` when everything is to stop. The range begins at `next`, where the last one
+    /// ended: what lies in between belongs to other streams, and ranges that join stay one.
+    fn hand_over(
+        &self,
+        run: &[(Seq, Batch)],
+        next: &mut Seq,
+        runtime: &Handle,
+        phase: &watch::Receiver<Phase>,
+    ) -> bool {
         let (Some((first, _)), Some((last, _))) = (run.first(), run.last()) else {
             return true;
         };
-        let positions = *first..=*last;
-        let numbers = run.iter().map(|(seq, batch)| (*seq, u64::from(batch.items)));
-        self.handed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend(numbers);
-        let batches: Vec<Batch> = run.into_iter().map(|(_, batch)| batch).collect();
+        let positions = *first.min(next)..=*last;
+        let batches: Vec<Batch> = run.iter().map(|(_, batch)| batch.clone()).collect();
         let mut wait = FIRST_WAIT;
         loop {
+            // Before `keep`: the keeper may say that it is durable before it returns.
+            let numbers = run.iter().map(|(seq, batch)| (*seq, u64::from(batch.items)));
+            self.handed
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .extend(numbers);
             match self
                 .keeper
                 .keep(self.source.reader.name(), self.journal, positions.clone(), &batches)
             {
-                Ok(()) => return true,
+                Ok(()) => {
+                    *next = last + 1;
+                    return true;
+                }
+                // One record must not take its neighbours with it.
+                Err(KeepError::Never(_)) if run.len() > 1 => {
+                    self.take_back(&positions);
+                    return run
+                        .iter()
+                        .all(|record| self.hand_over(std::slice::from_ref(record), next, runtime, phase));
+                }
                 Err(KeepError::Never(message)) => {
                     tracing::error!(
                         reader = self.source.reader.name(),
                         "not kept, and passed over: {message}"
                     );
-                    self.never(positions);
+                    let (seqs, items) = self.take_back(&positions);
+                    self.source.book.dropped(items, Reason::BackendRejected);
+                    self.source.book.passed(items);
+                    self.source.reader.ack_many(&seqs);
+                    // Not covered by the keeper, so a restart may try it again: better twice refused than never seen.
+                    *next = last + 1;
                     return true;
                 }
                 Err(KeepError::Later(message)) => {
+                    self.take_back(&positions);
                     tracing::warn!(reader = self.source.reader.name(), "not kept yet: {message}");
                     self.source.book.retried();
                     let stop = runtime.block_on(async {
@@ -151,22 +165,21 @@ impl Keeping {
         }
     }
 
-    fn never(&self, positions: RangeInclusive<u64>) {
+    /// Removes what was handed over within these positions from the list; its positions and number of items.
+    fn take_back(&self, positions: &RangeInclusive<u64>) -> (Vec<Seq>, u64) {
         let mut seqs = Vec::new();
         let mut items = 0;
         self.handed
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .retain(|(seq, of)| {
-                let gone = positions.contains(seq);
-                if gone {
+                let within = positions.contains(seq);
+                if within {
                     seqs.push(*seq);
                     items += of;
                 }
-                !gone
+                !within
             });
-        self.source.book.dropped(items, Reason::BackendRejected);
-        self.source.book.passed(items);
-        self.source.reader.ack_many(&seqs);
+        (seqs, items)
     }
 }

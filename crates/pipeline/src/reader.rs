@@ -76,7 +76,7 @@ pub(crate) enum Taken {
     /// Nothing can be done with it; it has been counted and is to be passed.
     Unreadable(Seq),
     /// A newer version wrote it: it stays for one that can read it.
-    Newer,
+    Newer(Seq),
 }
 
 impl Source {
@@ -105,7 +105,7 @@ impl Source {
                     seq = delivery.seq,
                     "{error}; it is left in the journal"
                 );
-                Taken::Newer
+                Taken::Newer(delivery.seq)
             }
             Err(error) => {
                 let items = record::items(&delivery.record).map_or(0, u64::from);
@@ -274,7 +274,7 @@ impl ReaderTask {
             match self.source.take(&delivery) {
                 Taken::Batch(seq, batch) => waiting.push_back((seq, batch)),
                 Taken::Unreadable(seq) => self.source.reader.ack(seq),
-                Taken::Newer => {}
+                Taken::Newer(_) => {}
             }
         }
     }

@@ -34,7 +34,12 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Config {
-        Config { verbosity: Verbosity::Basic, sampling_initial: 2, sampling_thereafter: 1, use_internal_logger: true }
+        Config {
+            verbosity: Verbosity::Basic,
+            sampling_initial: 2,
+            sampling_thereafter: 1,
+            use_internal_logger: true,
+        }
     }
 }
 
@@ -66,7 +71,15 @@ struct Screen {
 impl Debug {
     /// `out` is standard error, unless a test looks.
     pub fn new(name: &str, config: Config, out: Box<dyn Write + Send>) -> Debug {
-        Debug { config, name: name.into(), screen: Mutex::new(Screen { out, period: Instant::now(), seen: 0 }) }
+        Debug {
+            config,
+            name: name.into(),
+            screen: Mutex::new(Screen {
+                out,
+                period: Instant::now(),
+                seen: 0,
+            }),
+        }
     }
 
     fn show(&self, batch: &Batch) -> Outcome {
@@ -77,7 +90,9 @@ impl Debug {
         }
         screen.seen = screen.seen.saturating_add(1);
         let beyond = screen.seen.saturating_sub(self.config.sampling_initial);
-        if beyond > 0 && (self.config.sampling_thereafter == 0 || !beyond.is_multiple_of(self.config.sampling_thereafter)) {
+        if beyond > 0
+            && (self.config.sampling_thereafter == 0 || !beyond.is_multiple_of(self.config.sampling_thereafter))
+        {
             return Outcome::Delivered;
         }
         let mut text = format!("{}: {} {}\n", self.name, batch.items, batch.signal.items());
@@ -113,16 +128,31 @@ fn write_traces(out: &mut String, payload: &[u8], detailed: bool) {
         for scope_spans in resource_spans.scope_spans().iter() {
             for span in scope_spans.spans().iter() {
                 let micros = span.end_unix_nano.saturating_sub(span.start_unix_nano) / 1000;
-                let _ = writeln!(out, "  {} {} {} {micros} µs", span.trace_id, span.span_id, printable(span.name));
+                let _ = writeln!(
+                    out,
+                    "  {} {} {} {micros} µs",
+                    span.trace_id,
+                    span.span_id,
+                    printable(span.name)
+                );
                 if !detailed {
                     continue;
                 }
                 if let Some(parent) = span.parent_span_id {
                     let _ = writeln!(out, "    parent: {parent}");
                 }
-                let _ = writeln!(out, "    kind: {}, start: {}, end: {}", span.kind, span.start_unix_nano, span.end_unix_nano);
+                let _ = writeln!(
+                    out,
+                    "    kind: {}, start: {}, end: {}",
+                    span.kind, span.start_unix_nano, span.end_unix_nano
+                );
                 if span.status_code != 0 {
-                    let _ = writeln!(out, "    status: {} {}", span.status_code, printable(span.status_message));
+                    let _ = writeln!(
+                        out,
+                        "    status: {} {}",
+                        span.status_code,
+                        printable(span.status_message)
+                    );
                 }
                 write_attributes(out, "    ", &span.attributes);
                 for event in span.events.iter() {
@@ -130,7 +160,9 @@ fn write_traces(out: &mut String, payload: &[u8], detailed: bool) {
                     write_attributes(out, "      ", &event.attributes);
                 }
                 for link in span.links.iter() {
-                    let _ = writeln!(out, "    link: {} {}", link.trace_id, link.span_id);
+                    if let (Some(trace), Some(span)) = (link.trace_id, link.span_id) {
+                        let _ = writeln!(out, "    link: {trace} {span}");
+                    }
                 }
             }
         }
@@ -220,7 +252,15 @@ fn write_value(out: &mut String, value: &AnyValue<'_>) {
 /// Telemetry is a stranger's text: what would move the cursor or colour the terminal is shown, not obeyed.
 fn printable(text: &str) -> std::borrow::Cow<'_, str> {
     if text.chars().any(char::is_control) {
-        text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+        text.chars()
+            .flat_map(|c| {
+                if c.is_control() {
+                    c.escape_default().collect::<Vec<_>>()
+                } else {
+                    vec![c]
+                }
+            })
+            .collect()
     } else {
         text.into()
     }
@@ -235,7 +275,10 @@ mod tests {
         let screenshot = Screenshot::default();
         let debug = Debug::new("debug", config, Box::new(screenshot.clone()));
         for _ in 0..batches {
-            assert_eq!(debug.show(&spans(&["GET /chat", "bad\u{1b}[31mname"])), Outcome::Delivered);
+            assert_eq!(
+                debug.show(&spans(&["GET /chat", "bad\u{1b}[31mname"])),
+                Outcome::Delivered
+            );
         }
         screenshot.text()
     }
@@ -247,16 +290,43 @@ mod tests {
 
     #[test]
     fn detailed_shows_everything_and_obeys_nothing() {
-        let text = shown(Config { verbosity: Verbosity::Detailed, ..Config::default() }, 1);
+        let text = shown(
+            Config {
+                verbosity: Verbosity::Detailed,
+                ..Config::default()
+            },
+            1,
+        );
         assert!(text.contains(" api-gateway\n"), "{text}");
-        assert!(text.contains("GET /chat") && text.contains("http.request.method: GET"), "{text}");
-        assert!(text.contains("bad\\u{1b}[31mname") && !text.contains('\u{1b}'), "{text}");
+        assert!(
+            text.contains("GET /chat") && text.contains("http.request.method: GET"),
+            "{text}"
+        );
+        assert!(
+            text.contains("bad\\u{1b}[31mname") && !text.contains('\u{1b}'),
+            "{text}"
+        );
     }
 
     #[test]
     fn sampling_shows_the_first_and_then_every_nth() {
-        let config = Config { sampling_initial: 2, sampling_thereafter: 3, ..Config::default() };
+        let config = Config {
+            sampling_initial: 2,
+            sampling_thereafter: 3,
+            ..Config::default()
+        };
         assert_eq!(shown(config.clone(), 8).lines().count(), 4);
-        assert_eq!(shown(Config { sampling_thereafter: 0, ..config }, 8).lines().count(), 2);
+        assert_eq!(
+            shown(
+                Config {
+                    sampling_thereafter: 0,
+                    ..config
+                },
+                8
+            )
+            .lines()
+            .count(),
+            2
+        );
     }
 }

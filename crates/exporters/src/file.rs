@@ -82,7 +82,12 @@ pub struct Rotation {
 
 impl Default for Rotation {
     fn default() -> Rotation {
-        Rotation { max_megabytes: 100, max_backups: 100, max_days: 0, localtime: false }
+        Rotation {
+            max_megabytes: 100,
+            max_backups: 100,
+            max_days: 0,
+            localtime: false,
+        }
     }
 }
 
@@ -91,7 +96,11 @@ pub fn parse(section: &Section<'_>) -> Result<Config, Problems> {
     if config.path.as_os_str().is_empty() {
         return Err(section.problem(&["path"], "`path` is empty"));
     }
-    if config.rotation.as_ref().is_some_and(|rotation| rotation.max_megabytes == 0) {
+    if config
+        .rotation
+        .as_ref()
+        .is_some_and(|rotation| rotation.max_megabytes == 0)
+    {
         return Err(section.problem(&["rotation", "max_megabytes"], "a file of 0 megabytes holds nothing"));
     }
     Ok(config)
@@ -109,12 +118,27 @@ impl File {
         {
             std::fs::create_dir_all(directory)?;
         }
-        let file = OpenOptions::new().create(true).write(true).truncate(!config.append).open(&config.path)?;
+        let file = OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(!config.append)
+            .open(&config.path)?;
         let length = file.metadata()?.len();
-        let limit = config.rotation.as_ref().map(|rotation| rotation.max_megabytes * 1_000_000);
-        let mut writer = Writer { path: config.path, rotation: config.rotation, limit, file, length };
+        let limit = config
+            .rotation
+            .as_ref()
+            .map(|rotation| rotation.max_megabytes * 1_000_000);
+        let mut writer = Writer {
+            path: config.path,
+            rotation: config.rotation,
+            limit,
+            file,
+            length,
+        };
         writer.end_torn_line()?;
-        Ok(File { writer: Arc::new(Mutex::new(writer)) })
+        Ok(File {
+            writer: Arc::new(Mutex::new(writer)),
+        })
     }
 }
 
@@ -129,7 +153,10 @@ impl Exporter for File {
             let written = tokio::task::spawn_blocking(move || {
                 let mut line = codec::otlp_json::from_protobuf(batch.signal, &batch.payload);
                 line.push('\n');
-                writer.lock().unwrap_or_else(PoisonError::into_inner).put(line.as_bytes())
+                writer
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .put(line.as_bytes())
             });
             match written.await {
                 Ok(Ok(())) => Outcome::Delivered,
@@ -156,7 +183,10 @@ struct Writer {
 impl Writer {
     /// Writes a line so that it is on the disk, or not at all.
     fn put(&mut self, line: &[u8]) -> io::Result<()> {
-        if self.limit.is_some_and(|limit| self.length > 0 && self.length + line.len() as u64 > limit) {
+        if self
+            .limit
+            .is_some_and(|limit| self.length > 0 && self.length + line.len() as u64 > limit)
+        {
             self.rotate()?;
         }
         let written = io::Seek::seek(&mut self.file, io::SeekFrom::Start(self.length))
@@ -200,9 +230,15 @@ impl Writer {
     }
 
     fn rotate(&mut self) -> io::Result<()> {
-        let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+        let nanos = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_nanos());
         std::fs::rename(&self.path, backup_path(&self.path, nanos))?;
-        self.file = OpenOptions::new().create(true).write(true).truncate(true).open(&self.path)?;
+        self.file = OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(true)
+            .open(&self.path)?;
         self.length = 0;
         if let Some(rotation) = &self.rotation {
             remove_old(&self.path, rotation, nanos)?;
@@ -226,12 +262,17 @@ fn backup_path(path: &Path, nanos: u128) -> PathBuf {
 fn remove_old(path: &Path, rotation: &Rotation, now_nanos: u128) -> io::Result<()> {
     const DAY_NANOS: u128 = 86_400_000_000_000;
     let (stem, extension) = parts(path);
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     let mut backups: Vec<(u128, PathBuf)> = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         let file = entry?.path();
         let (of, its_extension) = parts(&file);
-        let nanos = of.strip_prefix(&format!("{stem}-")).and_then(|nanos| nanos.parse().ok());
+        let nanos = of
+            .strip_prefix(&format!("{stem}-"))
+            .and_then(|nanos| nanos.parse().ok());
         if let Some(nanos) = nanos.filter(|_| its_extension == extension) {
             backups.push((nanos, file));
         }
@@ -265,7 +306,9 @@ mod tests {
 
     fn lines(path: &Path) -> Vec<serde_json::Value> {
         let text = std::fs::read_to_string(path).expect("reads");
-        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+        text.lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect()
     }
 
     #[tokio::test]
@@ -289,8 +332,15 @@ mod tests {
         let path = directory.path().join("traces.jsonl");
         let stranger = directory.path().join("traces-mine.jsonl");
         std::fs::write(&stranger, "keep").expect("writes");
-        let rotation = Rotation { max_backups: 2, ..Rotation::default() };
-        let file = File::open(Config { rotation: Some(rotation), ..config(path.clone()) }).expect("opens");
+        let rotation = Rotation {
+            max_backups: 2,
+            ..Rotation::default()
+        };
+        let file = File::open(Config {
+            rotation: Some(rotation),
+            ..config(path.clone())
+        })
+        .expect("opens");
         let batch = spans(&["one"]);
         let length = codec::otlp_json::from_protobuf(Signal::Traces, &batch.payload).len() as u64 + 1;
         file.writer.lock().expect("no panic").limit = Some(length * 2);

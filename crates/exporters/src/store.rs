@@ -1,15 +1,16 @@
-//! Why: the backend is an exporter like any other, except that it keeps the journal's positions itself: one commit of its catalog names rows and positions
-//! together, so that a restart neither loses nor repeats.
+//! Why: the backend is an exporter like any other, except that it keeps the journal's positions itself: one commit of its catalog names rows and
+//! positions together, so that a restart neither loses nor repeats.
 //!
 //! ```yaml
 //! exporters:
 //!   store:
-//!     directory: /var/lib/trackline/store
-//!     retention: { traces: { age: 7d, bytes: 50GiB }, logs: { age: 14d } }
+//!     retention: 7d                    # of everything
+//!     max_bytes: 20GiB                 # of each dataset
+//!     logs: { retention: 3d }          # and what differs for one
 //! ```
 
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,92 +18,94 @@ use model::{Batch, Signal};
 use pipeline::config::{Problems, Section};
 use pipeline::{JournalId, KeepError, Keeper, OnKept};
 use serde::Deserialize;
-use store::{AppendError, OpenError, Reader, Retention, Settings, Store as Directory, Writer};
+use store::{AppendError, RETENTION_AGE, Retention, Settings, Writer};
 
 /// What the store takes.
 pub const SIGNALS: [Signal; 2] = [Signal::Traces, Signal::Logs];
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Where parts and catalog lie. Default: `store` in the data directory.
     pub directory: Option<PathBuf>,
-    /// How long and how much is kept.
-    #[serde(deserialize_with = "pipeline::config::present")]
-    pub retention: Option<Retentions>,
-    /// Memory for rows that are in no part yet. Default 150MiB.
+    /// Older rows are removed, by whole parts. Default 7d.
+    #[serde(deserialize_with = "pipeline::config::duration")]
+    pub retention: Duration,
+    /// Bound of each dataset on disk; the oldest parts go first. Default: none.
     #[serde(deserialize_with = "pipeline::config::optional_size")]
-    pub memory: Option<u64>,
-    /// How long a row may wait in memory for its part. Default 60s.
-    #[serde(deserialize_with = "pipeline::config::optional_duration")]
-    pub flush_after: Option<Duration>,
+    pub max_bytes: Option<u64>,
+    /// What differs for traces.
+    pub traces: Bounds,
+    /// What differs for logs.
+    pub logs: Bounds,
 }
 
-/// `retention`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+/// The bounds of one dataset, where they differ.
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Retentions {
-    pub traces: Keep,
-    pub logs: Keep,
-}
-
-/// What is kept of one dataset.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Keep {
-    /// Older data goes. Default 7d.
+pub struct Bounds {
+    /// Older rows are removed.
     #[serde(deserialize_with = "pipeline::config::optional_duration")]
-    pub age: Option<Duration>,
-    /// Beyond this, the oldest day goes. Default: no bound.
+    pub retention: Option<Duration>,
+    /// Bound on disk.
     #[serde(deserialize_with = "pipeline::config::optional_size")]
-    pub bytes: Option<u64>,
+    pub max_bytes: Option<u64>,
 }
 
-impl Keep {
-    fn retention(&self) -> Retention {
-        let default = Retention::default();
-        Retention { age: self.age.unwrap_or(default.age), bytes: self.bytes.or(default.bytes) }
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            directory: None,
+            retention: RETENTION_AGE,
+            max_bytes: None,
+            traces: Bounds::default(),
+            logs: Bounds::default(),
+        }
     }
 }
 
-pub fn parse(section: &Section<'_>) -> Result<Config, Problems> {
-    section.parse()
-}
+impl Config {
+    /// Reads the section; a retention of nothing is a mistake.
+    pub fn parse(section: &Section<'_>) -> Result<Self, Problems> {
+        let config: Self = section.parse()?;
+        let named = [
+            (vec!["retention"], Some(config.retention)),
+            (vec!["traces", "retention"], config.traces.retention),
+            (vec!["logs", "retention"], config.logs.retention),
+        ];
+        match named.into_iter().find(|(_, age)| age.is_some_and(|age| age.is_zero())) {
+            Some((path, _)) => Err(section.problem(&path, "a retention of 0 would keep nothing")),
+            None => Ok(config),
+        }
+    }
 
-/// The store behind the journal.
-pub struct Store {
-    writer: Writer,
-}
-
-impl Store {
-    /// Opens the directory, which is `default_directory` unless the configuration says another. The reader is for queries.
-    pub fn open(config: &Config, default_directory: &Path) -> Result<(Arc<Store>, Reader), OpenError> {
-        let directory = config.directory.as_deref().unwrap_or(default_directory);
-        let defaults = Settings::default();
-        let retention = config.retention.clone().unwrap_or_default();
-        let settings = Settings {
-            traces: retention.traces.retention(),
-            logs: retention.logs.retention(),
-            memory_bytes: config.memory.unwrap_or(defaults.memory_bytes),
-            flush_after: config.flush_after.unwrap_or(defaults.flush_after),
-            ..defaults
+    /// What the store is opened with.
+    pub fn settings(&self) -> Settings {
+        let retention = |bounds: &Bounds| Retention {
+            age: bounds.retention.unwrap_or(self.retention),
+            bytes: bounds.max_bytes.or(self.max_bytes),
         };
-        Store::open_with(directory, settings)
-    }
-
-    /// As [`Store::open`], with all settings in the caller's hand.
-    pub fn open_with(directory: &Path, settings: Settings) -> Result<(Arc<Store>, Reader), OpenError> {
-        let (writer, reader) = Directory::open(directory, settings)?;
-        Ok((Arc::new(Store { writer }), reader))
-    }
-
-    /// The writing handle, for upkeep by hand in tests and for the end: after it is closed, nothing more is kept.
-    pub fn writer(&self) -> &Writer {
-        &self.writer
+        Settings {
+            traces: retention(&self.traces),
+            logs: retention(&self.logs),
+            ..Settings::default()
+        }
     }
 }
 
-impl Keeper for Store {
+/// The store at the end of a pipeline.
+pub struct StoreExporter {
+    writer: Arc<Writer>,
+}
+
+impl StoreExporter {
+    /// Writes to a store that is open.
+    pub fn new(writer: Arc<Writer>) -> Self {
+        Self { writer }
+    }
+}
+
+impl Keeper for StoreExporter {
     fn takes(&self, signal: Signal) -> bool {
         SIGNALS.contains(&signal)
     }
@@ -121,14 +124,16 @@ impl Keeper for Store {
     ) -> Result<(), KeepError> {
         match self.writer.append(source, journal, positions, batches) {
             Ok(_) => Ok(()),
-            Err(error @ (AppendError::Full { .. } | AppendError::Closed)) => Err(KeepError::Later(error.to_string())),
-            Err(error @ (AppendError::Signal(_) | AppendError::Malformed { .. })) => Err(KeepError::Never(error.to_string())),
+            Err(error @ (AppendError::Malformed { .. } | AppendError::Signal(_))) => {
+                Err(KeepError::Never(error.to_string()))
+            }
+            Err(error) => Err(KeepError::Later(error.to_string())),
         }
     }
 
     fn on_kept(&self, on_kept: OnKept) {
-        self.writer.on_commit(move |source, journal, ranges| {
-            for (first, last) in ranges.iter() {
+        self.writer.on_commit(move |source, journal, positions| {
+            for (first, last) in positions.iter() {
                 on_kept(source, journal, first..=last);
             }
         });

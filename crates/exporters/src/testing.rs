@@ -13,8 +13,14 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message;
 
 fn text(key: &str, value: &str) -> KeyValue {
-    let value = Some(AnyValue { value: Some(Value::StringValue(value.into())) });
-    KeyValue { key: key.into(), value, ..KeyValue::default() }
+    let value = Some(AnyValue {
+        value: Some(Value::StringValue(value.into())),
+    });
+    KeyValue {
+        key: key.into(),
+        value,
+        ..KeyValue::default()
+    }
 }
 
 /// A request with a span of each name.
@@ -30,8 +36,14 @@ pub fn spans(names: &[&str]) -> Batch {
     };
     let request = ExportTraceServiceRequest {
         resource_spans: vec![ResourceSpans {
-            resource: Some(Resource { attributes: vec![text("service.name", "api-gateway")], ..Resource::default() }),
-            scope_spans: vec![ScopeSpans { spans: names.iter().enumerate().map(span).collect(), ..ScopeSpans::default() }],
+            resource: Some(Resource {
+                attributes: vec![text("service.name", "api-gateway")],
+                ..Resource::default()
+            }),
+            scope_spans: vec![ScopeSpans {
+                spans: names.iter().enumerate().map(span).collect(),
+                ..ScopeSpans::default()
+            }],
             ..ResourceSpans::default()
         }],
     };

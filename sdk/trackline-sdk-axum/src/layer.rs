@@ -6,6 +6,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Instant;
 
@@ -15,7 +16,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use opentelemetry::trace::{Status, TraceContextExt};
-use opentelemetry::{Context, ContextGuard, KeyValue};
+use opentelemetry::{Context, ContextGuard, KeyValue, StringValue};
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 use tracing::Level;
@@ -192,12 +193,13 @@ pub(crate) struct Finish {
     state: RequestState,
     started: Instant,
     method: Cow<'static, str>,
-    path: String,
-    user_agent: Option<String>,
-    client: Option<String>,
+    /// Shared by the span's attributes and the log line, as are the next two.
+    path: Arc<str>,
+    user_agent: Option<Arc<str>>,
+    client: Option<Arc<str>>,
     request_bytes: Option<u64>,
     status: Option<StatusCode>,
-    content_type: Option<String>,
+    content_type: Option<Arc<str>>,
     old_names: bool,
     probe: bool,
 }
@@ -220,38 +222,38 @@ impl Finish {
         let parent = parent.with_value(state.clone());
 
         let method = method_name(request.method());
-        let path = cut(uri.path(), MAX_PATH).to_owned();
+        let path: Arc<str> = cut(uri.path(), MAX_PATH).into();
         let route = request.extensions().get::<MatchedPath>();
-        let user_agent = text_of(headers, USER_AGENT);
+        let user_agent = text_of(headers, USER_AGENT).map(Arc::<str>::from);
         let client = request
             .extensions()
             .get::<ConnectInfo<SocketAddr>>()
-            .map(|ConnectInfo(address)| mask::network(address.ip()));
+            .map(|ConnectInfo(address)| Arc::<str>::from(mask::network(address.ip())));
         let name = match route {
             Some(route) => format!("{method} {}", route.as_str()),
             None => method.clone().into_owned(),
         };
         let mut attributes = Vec::with_capacity(ATTRIBUTES);
         attributes.push(KeyValue::new("http.request.method", method.clone()));
-        attributes.push(KeyValue::new("url.path", path.clone()));
+        attributes.push(KeyValue::new("url.path", StringValue::from(path.clone())));
         attributes.push(KeyValue::new("url.scheme", "http"));
         attributes.push(KeyValue::new("network.protocol.version", version(request.version())));
         if let Some(route) = route {
             attributes.push(KeyValue::new("http.route", route.as_str().to_owned()));
         }
         if let Some(agent) = &user_agent {
-            attributes.push(KeyValue::new("user_agent.original", agent.clone()));
+            attributes.push(KeyValue::new("user_agent.original", StringValue::from(agent.clone())));
         }
         if let Some(client) = &client {
-            attributes.push(KeyValue::new("client.address", client.clone()));
+            attributes.push(KeyValue::new("client.address", StringValue::from(client.clone())));
         }
         if old_names {
             attributes.push(KeyValue::new("http.method", method.clone()));
-            attributes.push(KeyValue::new("http.url", path.clone()));
+            attributes.push(KeyValue::new("http.url", StringValue::from(path.clone())));
         }
         let context = trackline_sdk::start_server_span(&telemetry, &parent, suggested, name, attributes, link);
         Finish {
-            probe: HEALTH_PATHS.contains(&path.as_str()),
+            probe: HEALTH_PATHS.contains(&&*path),
             telemetry,
             context,
             state,
@@ -280,13 +282,13 @@ impl Finish {
 
     fn responded(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.status = Some(status);
-        self.content_type = text_of(headers, CONTENT_TYPE);
+        self.content_type = text_of(headers, CONTENT_TYPE).map(Arc::from);
     }
 
     /// Records a panic and returns the body of the answer.
     fn panicked(&mut self, panic: &(dyn Any + Send)) -> String {
         self.status = Some(StatusCode::INTERNAL_SERVER_ERROR);
-        self.content_type = Some("application/json".to_owned());
+        self.content_type = Some("application/json".into());
         let _inside = self.enter();
         let message = trackline_sdk::panics::caught(&self.telemetry, panic);
         let span = self.context.span();
@@ -313,7 +315,7 @@ impl Finish {
     fn end(self, response_bytes: Option<u64>, failure: Option<&'static str>) {
         let status = self.status.map_or(CANCELLED, |status| status.as_u16());
         let server_error = self.status.is_some_and(|status| status.is_server_error());
-        let identity = self.state.identity();
+        let identity = self.state.take_identity();
         let span = self.context.span();
         if span.is_recording() {
             if self.status.is_some() {
@@ -443,9 +445,9 @@ fn version(version: Version) -> &'static str {
     }
 }
 
-fn text_of(headers: &HeaderMap, name: http::HeaderName) -> Option<String> {
+fn text_of(headers: &HeaderMap, name: http::HeaderName) -> Option<&str> {
     let text = headers.get(name)?.to_str().ok()?;
-    Some(cut(text, MAX_HEADER_TEXT).to_owned())
+    Some(cut(text, MAX_HEADER_TEXT))
 }
 
 fn length_of(headers: &HeaderMap) -> Option<u64> {

@@ -48,6 +48,8 @@ impl Place {
 pub enum Field {
     /// Text.
     Str(Cow<'static, str>),
+    /// Text that others hold as well, such as a span's attribute.
+    Shared(Arc<str>),
     /// Signed integer.
     Int(i64),
     /// Unsigned integer.
@@ -62,6 +64,7 @@ impl Field {
     fn weight(&self) -> usize {
         match self {
             Field::Str(Cow::Owned(text)) => text.len(),
+            Field::Shared(text) => text.len(),
             _ => 0,
         }
     }
@@ -80,6 +83,11 @@ impl From<String> for Field {
 impl From<Cow<'static, str>> for Field {
     fn from(text: Cow<'static, str>) -> Field {
         Field::Str(text)
+    }
+}
+impl From<Arc<str>> for Field {
+    fn from(text: Arc<str>) -> Field {
+        Field::Shared(text)
     }
 }
 impl From<i64> for Field {

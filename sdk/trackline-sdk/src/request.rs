@@ -43,9 +43,9 @@ impl RequestState {
         }
     }
 
-    /// What has been said so far.
-    pub fn identity(&self) -> Identity {
-        self.with(|identity| identity.clone())
+    /// What has been said about the request; asked at its end, which leaves nothing behind.
+    pub fn take_identity(&self) -> Identity {
+        self.with(std::mem::take)
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut Identity) -> T) -> T {

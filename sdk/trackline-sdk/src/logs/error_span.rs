@@ -29,6 +29,7 @@ pub(crate) fn record(context: &Context, entry: &Entry, kind: Kind) {
     }
     let text = |name: &str| match entry.field(name) {
         Some(Field::Str(text)) => Some(text.clone().into_owned()),
+        Some(Field::Shared(text)) => Some(text.to_string()),
         _ => None,
     };
     let error_type = text("error.type")

@@ -212,6 +212,7 @@ impl<'o> Object<'o> {
     fn field(&mut self, key: &str, value: &Field) {
         match value {
             Field::Str(text) => self.text(key, text),
+            Field::Shared(text) => self.text(key, text),
             Field::Int(number) => self.number(key, number),
             Field::Uint(number) => self.number(key, number),
             Field::Bool(truth) => self.number(key, truth),

@@ -119,6 +119,7 @@ fn record(entry: &Entry, mut record: SdkLogRecord) -> SdkLogRecord {
 fn any_value(field: &Field) -> AnyValue {
     match field {
         Field::Str(text) => AnyValue::from(text.clone()),
+        Field::Shared(text) => AnyValue::String(text.clone().into()),
         Field::Int(number) => AnyValue::Int(*number),
         Field::Uint(number) => match i64::try_from(*number) {
             Ok(number) => AnyValue::Int(number),

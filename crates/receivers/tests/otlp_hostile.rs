@@ -388,6 +388,22 @@ async fn without_memory_senders_are_asked_to_wait() {
     running.finish().await;
 }
 
+#[tokio::test]
+async fn a_million_attributes_are_only_large() {
+    let running = start().await;
+    let mut attributes = Vec::new();
+    for i in 0..1_000_000u32 {
+        // KeyValue { key, value: AnyValue { bool_value: true } }
+        let pair = [field(1, format!("k{i}").as_bytes()), vec![0x12, 2, 0x10, 1]].concat();
+        attributes.extend(field(9, &pair));
+    }
+    let span = [field(1, &[1; 16]), field(2, &[1; 8]), attributes].concat();
+    let body = field(1, &field(2, &field(2, &span)));
+    let answer = post(running.http, "/v1/traces", &[PROTOBUF], &body).await;
+    assert_eq!((answer.status, running.items()), (200, 1));
+    running.finish().await;
+}
+
 trait Encode {
     fn encode(&self) -> Vec<u8>;
 }

@@ -193,11 +193,18 @@ impl Core {
     /// Counts what the walk removed and repaired, and says it in the sender's terms.
     fn note(&self, signal: Signal, canonical: &Canonical) -> Accepted {
         let counters = &self.counters;
-        let add = |counter: &AtomicU64, n: u32| counter.fetch_add(u64::from(n), Ordering::Relaxed);
         if canonical.rewritten {
-            add(&counters.rewritten, 1);
-            add(&counters.repaired_text, canonical.repaired_text);
-            add(&counters.repaired_ids, canonical.repaired_ids);
+            counters.rewritten.fetch_add(1, Ordering::Relaxed);
+            self.tell(
+                &counters.repaired_text,
+                canonical.repaired_text,
+                "texts that were not UTF-8",
+            );
+            self.tell(
+                &counters.repaired_ids,
+                canonical.repaired_ids,
+                "ids of the wrong length",
+            );
         }
         let mut accepted = Accepted::default();
         for (reason, items) in &canonical.rejected {
@@ -205,6 +212,17 @@ impl Core {
             accepted.add(u64::from(*items), &format!("{items} × {}", reason.message()));
         }
         accepted
+    }
+}
+
+impl Core {
+    /// Counts repairs, and says so in the log whenever their number has doubled: often enough to be noticed, too seldom to flood.
+    fn tell(&self, counter: &AtomicU64, repaired: u32, what: &'static str) {
+        let before = counter.fetch_add(u64::from(repaired), Ordering::Relaxed);
+        let total = before + u64::from(repaired);
+        if before.checked_ilog2() < total.checked_ilog2() {
+            tracing::warn!(receiver = %self.intake.receiver(), total, "repaired {what}");
+        }
     }
 }
 

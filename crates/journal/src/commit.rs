@@ -483,8 +483,7 @@ impl Engine {
         if !self.shared.state().give_up_first(true) {
             return Ok(false);
         }
-        self.remove_passed()?;
-        Ok(true)
+        Ok(self.remove_passed()? > 0)
     }
 
     /// Removes the segments that nobody needs, after the cursors that say so are durable.

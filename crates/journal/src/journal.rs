@@ -114,7 +114,8 @@ impl Journal {
     }
 
     /// Queues a record and returns; `done` runs once it is durable, on the commit thread, so it must be short. A refusal
-    /// that needs no disk to know runs `done` before this returns.
+    /// that needs no disk to know runs `done` before this returns. What no reader is there for is not kept, so open the
+    /// readers first.
     pub fn append(&self, record: Record, done: impl FnOnce(Result<Seq, AppendError>) + Send + 'static) {
         self.inner.shared.append(record, Box::new(done));
     }

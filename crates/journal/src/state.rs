@@ -97,6 +97,8 @@ pub(crate) struct ReaderState {
     /// Acknowledged in an earlier run, above the position.
     pub done: Ranges,
     in_flight: VecDeque<InFlight>,
+    /// What lies below was given up by a bound. Of that, what is in flight may still be acknowledged.
+    floor: Seq,
     undelivered: BTreeMap<u64, Amount>,
     unacked: Amount,
     pub skipped: Amount,
@@ -123,6 +125,7 @@ impl ReaderState {
             position: seek.position,
             done: Ranges::default(),
             in_flight: VecDeque::new(),
+            floor: 0,
             undelivered: BTreeMap::new(),
             unacked: Amount::default(),
             skipped: Amount {
@@ -145,7 +148,10 @@ impl ReaderState {
         self.position = seek.position;
         self.done = seek.acked;
         self.undelivered = seek.undelivered;
+        let given_up = self.given_up_in_flight();
+        self.skipped.merge(given_up);
         self.in_flight.clear();
+        self.floor = 0;
         self.unacked = Amount::default();
         self.delivered_unix_nano = 0;
         self.ready.clear();
@@ -162,14 +168,31 @@ impl ReaderState {
 
     /// The first number that is not done: everything below may be removed.
     pub(crate) fn low(&self) -> Seq {
-        self.in_flight.front().map_or(self.position.seq, |first| first.seq)
+        self.in_flight
+            .front()
+            .map_or(self.position.seq, |first| first.seq)
+            .max(self.floor)
+    }
+
+    /// What is in flight and would not be delivered again.
+    fn given_up_in_flight(&self) -> Amount {
+        let mut amount = Amount::default();
+        let below = self.in_flight.iter().take_while(|entry| entry.seq < self.floor);
+        below
+            .filter(|entry| !entry.acked)
+            .for_each(|entry| amount.add(u64::from(entry.frame_bytes)));
+        amount
     }
 
     /// What is acknowledged, as it is stored.
     pub(crate) fn acked(&self) -> Ranges {
         let mut acked = Ranges::below(self.low());
         let mut from = self.low();
-        for open in self.in_flight.iter().filter(|entry| !entry.acked) {
+        for open in self
+            .in_flight
+            .iter()
+            .filter(|entry| !entry.acked && entry.seq >= self.floor)
+        {
             if open.seq > from {
                 acked.insert_range(from, open.seq - 1);
             }
@@ -185,13 +208,16 @@ impl ReaderState {
     }
 
     pub(crate) fn stored(&self) -> StoredReader {
+        // Whoever reads this back no longer has in flight what it had.
+        let mut skipped = self.skipped;
+        skipped.merge(self.given_up_in_flight());
         StoredReader {
             name: self.name.clone(),
             stream: self.stream.clone(),
             on_full: self.on_full,
             acked: self.acked(),
-            skipped_records: self.skipped.records,
-            skipped_bytes: self.skipped.bytes,
+            skipped_records: skipped.records,
+            skipped_bytes: skipped.bytes,
             lost_records: self.lost_records,
             orphan_since_unix_nano: self.orphan_since_unix_nano,
         }
@@ -271,19 +297,9 @@ impl ReaderState {
         self.undelivered.remove(&segment).unwrap_or_default()
     }
 
-    /// Gives up everything below `next_seq`, which is the start of `segment`; counts it as skipped.
+    /// Gives up everything before `segment`. What was not delivered is skipped.
     fn skip_to(&mut self, segment: &Segment, generation: u64) {
-        self.generation = generation;
-        while let Some(first) = self.in_flight.front()
-            && first.seq < segment.first_seq
-        {
-            if !first.acked {
-                let bytes = u64::from(first.frame_bytes);
-                self.unacked.take(bytes);
-                self.skipped.add(bytes);
-            }
-            self.in_flight.pop_front();
-        }
+        self.floor = segment.first_seq;
         while let Some((&number, _)) = self.undelivered.first_key_value()
             && number < segment.number
         {
@@ -291,6 +307,7 @@ impl ReaderState {
             self.skipped.merge(amount);
         }
         if self.position.seq < segment.first_seq {
+            self.generation = generation;
             self.position = Position {
                 seq: segment.first_seq,
                 segment: segment.number,
@@ -569,6 +586,10 @@ impl State {
 
     /// How many segments at the front nobody needs any more.
     pub(crate) fn passed_segments(&self) -> usize {
+        // Readers whose positions were lost are still to come; until then nothing is known to be unneeded.
+        if self.cursors_lost && !self.settled {
+            return 0;
+        }
         let low = self.readers.values().map(ReaderState::low).min().unwrap_or(Seq::MAX);
         let full = self.segments.len().saturating_sub(1);
         self.segments

@@ -62,6 +62,7 @@ export function Waterfall({ view, onOpen, onLine }: Props) {
     let pause = 0;
     let selected = view.selected;
     let rows = view.rows;
+    setHeight(AXIS_PX + rows.length * ROW_PX + FOOT_PX);
 
     const draw = () => {
       frame = 0;
@@ -103,8 +104,8 @@ export function Waterfall({ view, onOpen, onLine }: Props) {
     };
   }, [view, palette, size, names]);
 
-  // A link that names a span opens on it.
-  useEffect(() => { if (size.height && view.selected >= 0) scrollTo(scroller.current!, view, view.selected, true); }, [view, size.height > 0]);
+  // A link that names a span opens on it; an answer that grew leaves one where one was.
+  useEffect(() => { if (size.height && view.selected >= 0) scrollTo(scroller.current!, view, view.selected, true); }, [size.height > 0]);
 
   const rowAt = (e: MouseEvent): number => {
     const y = e.clientY - canvas.current!.getBoundingClientRect().top;

@@ -33,6 +33,8 @@ use crate::tracking::{TrackingId, X_TRACKING_ID};
 pub struct TrackingLayer {
     telemetry: Option<Telemetry>,
     old_names: bool,
+    /// Share of requests whose logs below WARN are kept, by route.
+    log_shares: Arc<[(String, f64)]>,
 }
 
 impl TrackingLayer {
@@ -45,8 +47,16 @@ impl TrackingLayer {
     pub fn with(telemetry: Telemetry) -> TrackingLayer {
         TrackingLayer {
             telemetry: Some(telemetry),
-            old_names: false,
+            ..TrackingLayer::default()
         }
+    }
+
+    /// Keeps what is logged below WARN for only a `share` (0.0 to 1.0) of the requests to `route`, for endpoints that are
+    /// called too often (SPEC L5). Their spans, WARN and ERROR stay.
+    pub fn sample_logs(mut self, route: impl Into<String>, share: f64) -> TrackingLayer {
+        let more = [(route.into(), share)];
+        self.log_shares = self.log_shares.iter().cloned().chain(more).collect();
+        self
     }
 
     /// Whether spans also carry `http.method`, `http.url`, `http.status_code` and `http.response.size`.
@@ -93,7 +103,7 @@ where
             Some(telemetry) => telemetry.clone(),
             None => Telemetry::global().clone(),
         };
-        let finish = Finish::begin(telemetry, self.settings.old_names, &request);
+        let finish = Finish::begin(telemetry, &self.settings, &request);
         let id = TrackingId(trackline_sdk::TrackingId::of(&finish.context));
         request.extensions_mut().insert(id);
         let called = {
@@ -202,6 +212,7 @@ pub(crate) struct Finish {
     content_type: Option<Arc<str>>,
     old_names: bool,
     probe: bool,
+    quiet: bool,
 }
 
 /// What nginx logs when the caller went away before the answer; no response has this status.
@@ -214,16 +225,21 @@ const MAX_HEADER_TEXT: usize = 512;
 const MAX_PATH: usize = 2_048;
 
 impl Finish {
-    fn begin<B>(telemetry: Telemetry, old_names: bool, request: &Request<B>) -> Finish {
+    fn begin<B>(telemetry: Telemetry, settings: &TrackingLayer, request: &Request<B>) -> Finish {
         let headers = request.headers();
         let uri = request.uri();
         let (parent, suggested, link) = caller(telemetry.trust(), headers);
-        let state = RequestState::new(telemetry.clone());
-        let parent = parent.with_value(state.clone());
 
         let method = method_name(request.method());
         let path: Arc<str> = cut(uri.path(), MAX_PATH).into();
         let route = request.extensions().get::<MatchedPath>();
+        let quiet = !settings.log_shares.is_empty() && {
+            let endpoint = route.map_or(&*path, |route| route.as_str());
+            let share = settings.log_shares.iter().find(|(route, _)| route == endpoint);
+            share.is_some_and(|(_, share)| fastrand::f64() >= *share)
+        };
+        let state = RequestState::new(telemetry.clone(), quiet);
+        let parent = parent.with_value(state.clone());
         let user_agent = text_of(headers, USER_AGENT).map(Arc::<str>::from);
         let client = request
             .extensions()
@@ -247,7 +263,7 @@ impl Finish {
         if let Some(client) = &client {
             attributes.push(KeyValue::new("client.address", StringValue::from(client.clone())));
         }
-        if old_names {
+        if settings.old_names {
             attributes.push(KeyValue::new("http.method", method.clone()));
             attributes.push(KeyValue::new("http.url", StringValue::from(path.clone())));
         }
@@ -265,7 +281,8 @@ impl Finish {
             request_bytes: length_of(headers),
             status: None,
             content_type: None,
-            old_names,
+            old_names: settings.old_names,
+            quiet,
         }
     }
 
@@ -363,7 +380,7 @@ impl Finish {
             _ if self.probe => Level::DEBUG,
             _ => Level::INFO,
         };
-        if !self.telemetry.logs_requests(level) {
+        if self.quiet && level >= Level::INFO || !self.telemetry.logs_requests(level) {
             return;
         }
         let mut fields: Vec<(Cow<'static, str>, Field)> = Vec::with_capacity(ATTRIBUTES);

@@ -42,7 +42,8 @@ pub use tracking::{TrackingId, X_TRACKING_ID};
 pub use trackline_sdk::{Telemetry, set_session, set_user, span};
 
 /// Adds the health routes and puts a [`TrackingLayer`] around all routes and the fallback. Call it last, when the router
-/// is complete: routes added to the result are not tracked.
+/// is complete: routes added to the result are not tracked. A router that has a `/health` of its own takes a
+/// [`TrackingLayer`] instead, because two routes of one path are an error in axum.
 pub fn instrument<S>(router: Router<S>) -> Router<S>
 where
     S: Clone + Send + Sync + 'static,

@@ -661,3 +661,36 @@ async fn a_collector_that_is_away_harms_nobody() {
         }
     }
 }
+
+#[tokio::test]
+async fn busy_endpoints_can_be_quiet() {
+    let sink = Sink::start().await;
+    let lines = Lines::default();
+    let telemetry = Telemetry::builder("busy")
+        .endpoint(&sink.url)
+        .log_sink(lines.clone())
+        .build();
+    let _here = tracing::subscriber::set_default(tracing_subscriber::registry().with(telemetry.layer()));
+    let app = Router::new()
+        .route(
+            "/poll/{id}",
+            get(async || {
+                tracing::info!("polled");
+                tracing::warn!("odd");
+            }),
+        )
+        .route("/other", get(async || tracing::info!("said")));
+    let layer = TrackingLayer::with(telemetry.clone()).sample_logs("/poll/{id}", 0.0);
+    let url = serve(app.layer(layer)).await;
+    let service = Service { telemetry, lines, url };
+    service.get("/poll/7", &[]).await;
+    service.get("/other", &[]).await;
+    service.flush().await;
+    let lines = service.lines.json();
+    let messages: Vec<_> = lines
+        .iter()
+        .map(|line| line["message"].as_str().expect("text"))
+        .collect();
+    assert_eq!(messages, ["odd", "said", "GET /other - 200"]);
+    assert_eq!(sink.spans().len(), 2, "spans stay");
+}

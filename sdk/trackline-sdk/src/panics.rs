@@ -5,6 +5,7 @@ use std::any::Any;
 use std::backtrace::Backtrace;
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::time::Duration;
 
 use crate::telemetry::{Location, Telemetry};
 
@@ -13,11 +14,24 @@ thread_local! {
     static LOGGED: Cell<bool> = const { Cell::new(false) };
 }
 
+/// How long a process that is about to abort waits for its last telemetry.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// `error.type` of a panic.
 pub const PANIC: &str = "panic";
 
-pub(crate) fn install() {
-    std::panic::set_hook(Box::new(|info| {
+/// Logs panics from now on. Where no lines are written, the hook that was there before still prints its message, since
+/// stderr is then the only place where someone looks.
+pub(crate) fn install(telemetry: &Telemetry) {
+    let before = if telemetry.writes_lines() {
+        None
+    } else {
+        Some(std::panic::take_hook())
+    };
+    std::panic::set_hook(Box::new(move |info| {
+        if let Some(before) = &before {
+            before(info);
+        }
         let message = text(info.payload());
         // The location lives as long as the panic's info, the entry longer; panics are rare enough to copy it.
         let (path, line) = info
@@ -31,6 +45,10 @@ pub(crate) fn install() {
             Some(Backtrace::force_capture().to_string()),
         );
         LOGGED.set(true);
+        if cfg!(panic = "abort") {
+            // Nothing after this will run.
+            Telemetry::global().flush(LAST_WORDS);
+        }
     }));
 }
 

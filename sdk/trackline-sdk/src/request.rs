@@ -23,14 +23,16 @@ pub struct Identity {
 #[derive(Debug, Clone)]
 pub struct RequestState {
     telemetry: Telemetry,
+    quiet: bool,
     identity: Arc<Mutex<Identity>>,
 }
 
 impl RequestState {
-    /// The state of a request that begins now.
-    pub fn new(telemetry: Telemetry) -> RequestState {
+    /// The state of a request that begins now. In a `quiet` one only WARN and ERROR are logged (SPEC L5).
+    pub fn new(telemetry: Telemetry, quiet: bool) -> RequestState {
         RequestState {
             telemetry,
+            quiet,
             identity: Arc::default(),
         }
     }
@@ -41,6 +43,11 @@ impl RequestState {
             Some(state) => &state.telemetry,
             None => Telemetry::global(),
         }
+    }
+
+    /// Whether the request that `context` is in logs nothing below WARN.
+    pub fn is_quiet(context: &Context) -> bool {
+        context.get::<RequestState>().is_some_and(|state| state.quiet)
     }
 
     /// What has been said about the request; asked at its end, which leaves nothing behind.

@@ -207,6 +207,10 @@ impl Telemetry {
         &self.inner.problems
     }
 
+    pub(crate) fn writes_lines(&self) -> bool {
+        self.inner.lines.is_some()
+    }
+
     pub(crate) fn prices(&self) -> &Prices {
         &self.inner.prices
     }
@@ -501,7 +505,7 @@ impl Builder {
         if GLOBAL.set(telemetry.clone()).is_err() {
             problems.push("telemetry was on already; instrumentation keeps using the first one".to_owned());
         } else if inner.settings.panic_hook {
-            panics::install();
+            panics::install(&telemetry);
         }
         let subscriber = tracing_subscriber::registry().with(telemetry.layer());
         if tracing::subscriber::set_global_default(subscriber).is_err() {

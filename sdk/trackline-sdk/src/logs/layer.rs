@@ -15,6 +15,7 @@ use tracing_subscriber::layer::{Context as LayerContext, Layer};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::{Entry, Field, Fields, Place, error_span, thread_name};
+use crate::request::RequestState;
 use crate::telemetry::Telemetry;
 
 /// Feeds `tracing` events into a [`Telemetry`].
@@ -66,6 +67,9 @@ where
             return;
         }
         let metadata = event.metadata();
+        if *metadata.level() >= Level::INFO && Context::map_current(RequestState::is_quiet) {
+            return;
+        }
         let mut visitor = Visitor::default();
         event.record(&mut visitor);
         let mut function = Cow::Borrowed("");

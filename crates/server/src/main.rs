@@ -15,6 +15,8 @@ enum Command {
     Trace(cli::TraceArgs),
     Search(cli::SearchArgs),
     Services(cli::ServicesArgs),
+    Journal(cli::JournalArgs),
+    Store(cli::StoreArgs),
 }
 
 fn main() -> ExitCode {
@@ -22,5 +24,7 @@ fn main() -> ExitCode {
         Command::Trace(args) => args.run(),
         Command::Search(args) => args.run(),
         Command::Services(args) => args.run(),
+        Command::Journal(args) => args.run(),
+        Command::Store(args) => args.run(),
     }
 }

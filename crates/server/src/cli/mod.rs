@@ -6,6 +6,7 @@
 mod client;
 #[cfg(test)]
 mod golden;
+mod inspect;
 mod search;
 mod terminal;
 mod trace;
@@ -16,6 +17,7 @@ use std::process::ExitCode;
 
 pub use client::Server;
 use client::{Answer, ClientError};
+pub use inspect::{JournalArgs, StoreArgs};
 pub use search::{SearchArgs, ServicesArgs};
 pub use trace::TraceArgs;
 

@@ -28,6 +28,8 @@ const IDLE_SEGMENT_BYTES: u64 = 1 << 20;
 const FREE_CHECK: Duration = Duration::from_secs(1);
 /// After opening, stored readers get this long to be opened before they are orphans, which hold nobody up.
 const ORPHAN_SETTLE: Duration = Duration::from_secs(60);
+/// Room for this many records of a group stays reserved between groups.
+const GROUP_KEPT_RECORDS: usize = 1024;
 /// Zeros to fill a frame up to its alignment.
 const PADDING: [u8; 8] = [0; 8];
 
@@ -130,6 +132,9 @@ impl Engine {
                 queue.closing
             };
             self.commit(&mut group);
+            // A burst of small records leaves room for many behind; an idle journal gives it back.
+            group.shrink_to(GROUP_KEPT_RECORDS);
+            self.heads.shrink_to(GROUP_KEPT_RECORDS * HEAD_BYTES);
             if closing {
                 return self.close();
             }
@@ -152,7 +157,7 @@ impl Engine {
                         .refused_records
                         .fetch_add(group.len() as u64, Relaxed);
                     for pending in group.drain(..) {
-                        let bytes = pending.record.size_bytes();
+                        let bytes = pending.record.held_bytes();
                         pending.resolve(Err(error.clone()));
                         self.shared.queue().bytes -= bytes;
                     }
@@ -278,7 +283,7 @@ impl Engine {
     fn finish(&mut self, group: &mut std::collections::VecDeque<Pending>, count: usize, now: u64) {
         let active = self.active.as_mut().expect("records were just written to it");
         let mut wakers = Vec::new();
-        let mut bytes = 0;
+        let (mut bytes, mut held) = (0, 0);
         let (mut offset, mut seq) = (active.offset, self.next_seq);
         let mut recovered = false;
         {
@@ -286,6 +291,7 @@ impl Engine {
             let entries = group.iter().take(count).map(|pending| {
                 let frame_bytes = pending.frame_bytes();
                 bytes += pending.record.size_bytes();
+                held += pending.record.held_bytes();
                 offset += frame_bytes;
                 seq += 1;
                 Entry {
@@ -313,7 +319,7 @@ impl Engine {
         for (at, pending) in group.drain(..count).enumerate() {
             pending.resolve(Ok(first_seq + at as u64));
         }
-        self.shared.queue().bytes -= bytes;
+        self.shared.queue().bytes -= held;
     }
 
     /// Asks now and then whether somebody else is filling the disk.

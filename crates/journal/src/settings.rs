@@ -23,6 +23,9 @@ pub const HEADER_LIMIT_BYTES: usize = 1 << 20;
 pub const PAYLOAD_LIMIT_BYTES: usize = 128 << 20;
 /// What may wait for the commit thread, in bytes of records: at a slow 200 MB/s disk this is a sixth of a second.
 pub const APPEND_QUEUE_BYTES: usize = 32 << 20;
+/// What a record counts for in memory beside its bytes: its place in a queue, its callback, its head. With it, the
+/// bounds in bytes hold for tiny records too.
+pub const RECORD_OVERHEAD_BYTES: usize = 256;
 /// What is kept in memory for readers near the head: half a queue, so that a reader may lag one group behind the disk.
 pub const MEMORY_BYTES: usize = 16 << 20;
 /// How many records a reader may hold unacknowledged before it is given no more; 24 bytes of memory each.
@@ -100,6 +103,11 @@ impl Record {
     /// What its caller handed over, in bytes.
     pub fn size_bytes(&self) -> usize {
         self.stream.len() + self.header.len() + self.payload.len()
+    }
+
+    /// What it counts for while it is held in memory.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.size_bytes() + RECORD_OVERHEAD_BYTES
     }
 }
 

@@ -179,7 +179,7 @@ impl Shared {
         if let Err(what) = self.measure(&record) {
             return self.refuse(done, AppendError::TooLarge { what });
         }
-        let bytes = record.size_bytes();
+        let bytes = record.held_bytes();
         // Whether there is room is asked before the checksum is computed, and room taken after.
         if let Err(error) = self.admit(&mut self.queue(), bytes) {
             return self.refuse(done, error);

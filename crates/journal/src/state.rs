@@ -345,13 +345,13 @@ impl Memory {
     }
 
     fn push(&mut self, entry: Entry) {
-        self.bytes += entry.delivery.record.size_bytes();
+        self.bytes += entry.delivery.record.held_bytes();
         self.entries.push_back(entry);
     }
 
     fn pop(&mut self) {
         if let Some(entry) = self.entries.pop_front() {
-            self.bytes -= entry.delivery.record.size_bytes();
+            self.bytes -= entry.delivery.record.held_bytes();
         }
     }
 }

@@ -31,15 +31,18 @@ pub struct Owner<'a> {
 #[derive(Debug, Default)]
 pub struct Changes {
     changes: Vec<Change>,
+    /// The change that counts for each key, ordered by key.
+    by_key: Vec<u32>,
     /// Keys and encoded pairs.
     bytes: Vec<u8>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Change {
     key: std::ops::Range<usize>,
     /// The encoded `KeyValue`; `None` removes the key.
     pair: Option<std::ops::Range<usize>>,
+    /// Made, or overruled by a later one.
     done: bool,
 }
 
@@ -76,24 +79,29 @@ impl Changes {
         self.bytes.clear();
     }
 
-    /// Orders the changes by key, one for each.
+    /// Finds the change that counts for each key.
     fn settle(&mut self) {
-        let bytes = &self.bytes;
-        self.changes
-            .sort_by(|a, b| bytes[a.key.clone()].cmp(&bytes[b.key.clone()]));
-        self.changes.dedup_by(|later, kept| {
-            let same = bytes[later.key.clone()] == bytes[kept.key.clone()];
+        let Changes { changes, by_key, bytes } = self;
+        by_key.clear();
+        by_key.extend(0..changes.len() as u32);
+        let key = |changes: &[Change], index: u32| changes[index as usize].key.clone();
+        by_key.sort_by(|a, b| bytes[key(changes, *a)].cmp(&bytes[key(changes, *b)]));
+        by_key.dedup_by(|later, kept| {
+            let same = bytes[key(changes, *later)] == bytes[key(changes, *kept)];
             if same {
-                *kept = later.clone();
+                changes[*kept as usize].done = true;
+                *kept = *later;
             }
             same
         });
     }
 
     fn find(&self, key: &[u8]) -> Option<usize> {
-        self.changes
-            .binary_search_by(|change| self.bytes[change.key.clone()].cmp(key))
+        let compare = |index: &u32| self.bytes[self.changes[*index as usize].key.clone()].cmp(key);
+        self.by_key
+            .binary_search_by(compare)
             .ok()
+            .map(|at| self.by_key[at] as usize)
     }
 }
 

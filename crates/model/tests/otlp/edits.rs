@@ -215,7 +215,6 @@ impl Plan {
             last.retain(|(other, _)| other != key);
             last.push((key, *value));
         }
-        last.sort_unstable();
         for (key, value) in last {
             let at = pairs.iter().position(|pair| pair.key == key);
             let new = value.map(|value| KeyValue {

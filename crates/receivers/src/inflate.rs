@@ -312,6 +312,33 @@ mod tests {
         check(Coding::Gzip, &out[..len], Ok(&data));
     }
 
+    /// Streams of random members, some of which hold gzip streams themselves, uncompressed, so that headers and trailers
+    /// stand everywhere.
+    #[test]
+    fn members_are_told_from_what_looks_like_them() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut seen: Vec<Vec<u8>> = vec![gzip(b"first")];
+        for _ in 0..300 {
+            let (mut stream, mut whole) = (Vec::new(), Vec::new());
+            for _ in 0..random.usize(1..5) {
+                let mut member: Vec<u8> = (0..random.usize(0..50)).map(|_| random.u8(..)).collect();
+                if random.bool() {
+                    member.extend(random.choice(&seen).unwrap());
+                }
+                let level = CompressionLvl::new(random.i32(0..3)).unwrap();
+                let mut compressor = Compressor::new(level);
+                let mut out = vec![0; compressor.gzip_compress_bound(member.len())];
+                let len = compressor.gzip_compress(&member, &mut out).unwrap();
+                stream.extend(&out[..len]);
+                whole.extend(member);
+            }
+            check(Coding::Gzip, &stream, Ok(&whole));
+            if stream.len() < 2000 {
+                seen.push(stream);
+            }
+        }
+    }
+
     #[test]
     fn bombs_stop_at_the_limit() {
         let bomb = vec![0; LIMIT + 1];

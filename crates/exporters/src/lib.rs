@@ -11,6 +11,9 @@
 
 pub mod debug;
 pub mod file;
+pub mod otlp;
+mod otlp_request;
+pub mod otlphttp;
 pub mod store;
 #[cfg(test)]
 mod testing;

@@ -17,6 +17,7 @@
 pub mod access;
 pub mod bounds;
 mod connection;
+pub mod dial;
 mod doors;
 mod endpoint;
 pub mod grpc;

@@ -1,0 +1,477 @@
+//! Going out: one client for one address, over HTTP/2 on a shared connection or HTTP/1.1 on a few kept ones, with TLS or without.
+//!
+//! A request is tried once. A connection that turned out dead before anything was sent on it is replaced by a new one; everything else is the caller's to
+//! repeat, who knows what may be repeated.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+/// Time to reach the other side, TLS included. A backend in another region answers within a tenth of it.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The most that is read of an answer: a status with its details is a few hundred bytes, and nobody may fill our memory.
+pub const MAX_ANSWER_BYTES: usize = 1 << 20;
+
+/// Idle HTTP/1.1 connections that are kept: what a window of requests in flight uses.
+const MAX_IDLE_CONNECTIONS: usize = 16;
+
+/// An HTTP/2 connection is asked for a sign of life this often while requests are open, and dropped if none comes.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where the system keeps the certificates that it trusts; the first that exists counts. `SSL_CERT_FILE` goes first.
+const TRUST_FILES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+    "/etc/ssl/ca-bundle.pem",
+];
+
+/// How the other side is to be trusted, and how we show who we are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClientTls {
+    /// Certificates to trust, PEM; the system's if none is named.
+    pub ca_file: Option<PathBuf>,
+    /// Our certificate and key, where the other side asks for them.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// The name that the certificate must have, if it is not the host's.
+    pub server_name: Option<String>,
+}
+
+/// Why a client cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum DialConfigError {
+    #[error("cannot read certificates from {}: {why}", path.display())]
+    File { path: PathBuf, why: String },
+    #[error("no trusted certificates were found in this system; name a `ca_file`")]
+    NoTrust,
+    #[error("certificate and key do not work together: {0}")]
+    Identity(rustls::Error),
+    #[error("`{0}` is not a name that a certificate can have")]
+    Name(String),
+}
+
+/// Why a request has no answer. Whether the other side acted on it is unknown.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    #[error("cannot connect to {address}: {why}")]
+    Connect { address: String, why: String },
+    #[error("the connection to {address} broke: {why}")]
+    Broken { address: String, why: String },
+    #[error("the answer of {address} is larger than {MAX_ANSWER_BYTES} bytes")]
+    TooLarge { address: String },
+}
+
+/// An answer, read to its end.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    pub trailers: HeaderMap,
+}
+
+/// A client for one host and port.
+pub struct Client {
+    host: String,
+    port: u16,
+    tls: Option<(tokio_rustls::TlsConnector, ServerName<'static>)>,
+    /// Without TLS nobody says which version is spoken: gRPC is HTTP/2 by prior knowledge, other protocols HTTP/1.1.
+    prior_http2: bool,
+    shared: tokio::sync::Mutex<Option<http2::SendRequest<Full<Bytes>>>>,
+    idle: Mutex<Vec<http1::SendRequest<Full<Bytes>>>>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Client({}{})",
+            self.address(),
+            if self.tls.is_some() { ", TLS" } else { "" }
+        )
+    }
+}
+
+enum Connection {
+    Shared(http2::SendRequest<Full<Bytes>>),
+    Own(http1::SendRequest<Full<Bytes>>),
+}
+
+impl Client {
+    /// Reads certificates; connects with the first request.
+    pub fn new(host: &str, port: u16, tls: Option<&ClientTls>, prior_http2: bool) -> Result<Client, DialConfigError> {
+        let tls = match tls {
+            Some(tls) => Some(connector(host, tls, prior_http2)?),
+            None => None,
+        };
+        Ok(Client {
+            host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
+            port,
+            tls,
+            prior_http2,
+            shared: tokio::sync::Mutex::default(),
+            idle: Mutex::default(),
+        })
+    }
+
+    /// `host:port`, as it belongs into `Host` and messages.
+    pub fn address(&self) -> String {
+        match self.host.contains(':') {
+            true => format!("[{}]:{}", self.host, self.port),
+            false => format!("{}:{}", self.host, self.port),
+        }
+    }
+
+    /// `http` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+
+    /// Sends a request and reads its answer. The request's URI is a whole one (`http://host:port/path`). Dropping the future gives the request up.
+    pub async fn send(&self, mut request: Request<Full<Bytes>>) -> Result<Answer, DialError> {
+        match self.connection().await? {
+            Connection::Shared(mut sender) => {
+                let response = sender
+                    .send_request(request)
+                    .await
+                    .map_err(|error| self.broken(&error))?;
+                self.read(response).await
+            }
+            Connection::Own(mut sender) => {
+                // HTTP/1.1 names the host in a header and only the path in its first line.
+                let host = self.address().parse();
+                if let Ok(host) = host {
+                    request.headers_mut().insert(http::header::HOST, host);
+                }
+                let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).parse();
+                if let Ok(path) = path {
+                    *request.uri_mut() = path;
+                }
+                let response = sender
+                    .send_request(request)
+                    .await
+                    .map_err(|error| self.broken(&error))?;
+                let answer = self.read(response).await?;
+                let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+                if idle.len() < MAX_IDLE_CONNECTIONS && !sender.is_closed() {
+                    idle.push(sender);
+                }
+                Ok(answer)
+            }
+        }
+    }
+
+    async fn read(&self, response: Response<Incoming>) -> Result<Answer, DialError> {
+        let (head, mut incoming) = response.into_parts();
+        let mut body = BytesMut::new();
+        let mut trailers = HeaderMap::new();
+        while let Some(frame) = incoming.frame().await {
+            match frame.map_err(|error| self.broken(&error))?.into_data() {
+                Ok(data) if body.len() + data.len() > MAX_ANSWER_BYTES => {
+                    return Err(DialError::TooLarge {
+                        address: self.address(),
+                    });
+                }
+                Ok(data) => body.extend_from_slice(&data),
+                Err(frame) => trailers = frame.into_trailers().unwrap_or_default(),
+            }
+        }
+        Ok(Answer {
+            status: head.status,
+            headers: head.headers,
+            body: body.freeze(),
+            trailers,
+        })
+    }
+
+    fn broken(&self, error: &hyper::Error) -> DialError {
+        let why =
+            std::error::Error::source(error).map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
+        DialError::Broken {
+            address: self.address(),
+            why,
+        }
+    }
+
+    /// A connection that is alive as far as one can tell.
+    async fn connection(&self) -> Result<Connection, DialError> {
+        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        while let Some(mut sender) = idle() {
+            if sender.ready().await.is_ok() {
+                return Ok(Connection::Own(sender));
+            }
+        }
+        // Held while connecting: whoever comes meanwhile waits for the same connection instead of making another. Where it turns out to be
+        // HTTP/1.1, each makes its own.
+        let mut shared = self.shared.lock().await;
+        if let Some(sender) = shared.as_mut() {
+            if sender.ready().await.is_ok() {
+                return Ok(Connection::Shared(sender.clone()));
+            }
+            *shared = None;
+        }
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, self.connect()).await;
+        let connection = connected.unwrap_or_else(|_| {
+            Err(DialError::Connect {
+                address: self.address(),
+                why: format!("no answer in {CONNECT_TIMEOUT:?}"),
+            })
+        })?;
+        if let Connection::Shared(sender) = &connection {
+            *shared = Some(sender.clone());
+        }
+        Ok(connection)
+    }
+
+    async fn connect(&self) -> Result<Connection, DialError> {
+        let failed = |why: String| DialError::Connect {
+            address: self.address(),
+            why,
+        };
+        let socket = TcpStream::connect((self.host.as_str(), self.port))
+            .await
+            .map_err(|error| failed(error.to_string()))?;
+        socket.set_nodelay(true).map_err(|error| failed(error.to_string()))?;
+        match &self.tls {
+            None => self.handshake(socket, self.prior_http2).await,
+            Some((connector, name)) => {
+                let stream = connector
+                    .connect(name.clone(), socket)
+                    .await
+                    .map_err(|error| failed(format!("TLS: {error}")))?;
+                let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                if self.prior_http2 && !http2 {
+                    return Err(failed("the server does not offer HTTP/2 (ALPN `h2`)".to_owned()));
+                }
+                self.handshake(stream, http2).await
+            }
+        }
+    }
+
+    async fn handshake(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        http2: bool,
+    ) -> Result<Connection, DialError> {
+        let failed = |error: hyper::Error| DialError::Connect {
+            address: self.address(),
+            why: error.to_string(),
+        };
+        let io = TokioIo::new(stream);
+        if http2 {
+            let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .keep_alive_interval(PING_INTERVAL)
+                .keep_alive_timeout(PING_TIMEOUT)
+                .handshake(io)
+                .await
+                .map_err(failed)?;
+            // How it ends is told to the requests on it.
+            tokio::spawn(async move { drop(connection.await) });
+            Ok(Connection::Shared(sender))
+        } else {
+            let (sender, connection) = http1::handshake(io).await.map_err(failed)?;
+            tokio::spawn(async move { drop(connection.await) });
+            Ok(Connection::Own(sender))
+        }
+    }
+}
+
+fn connector(
+    host: &str,
+    tls: &ClientTls,
+    only_http2: bool,
+) -> Result<(tokio_rustls::TlsConnector, ServerName<'static>), DialConfigError> {
+    let name = tls
+        .server_name
+        .as_deref()
+        .unwrap_or(host)
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .to_owned();
+    let server_name = ServerName::try_from(name.clone()).map_err(|_| DialConfigError::Name(name))?;
+    let mut roots = rustls::RootCertStore::empty();
+    let file = match &tls.ca_file {
+        Some(file) => Some(file.clone()),
+        None => trust_file(),
+    };
+    for certificate in certificates(&file.ok_or(DialConfigError::NoTrust)?)? {
+        // A bundle may hold certificates that rustls does not read; the others are trusted all the same.
+        let _ = roots.add(certificate);
+    }
+    if roots.is_empty() {
+        return Err(DialConfigError::NoTrust);
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(DialConfigError::Identity)?
+        .with_root_certificates(roots);
+    let mut config = match &tls.identity {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let key_der = PrivateKeyDer::from_pem_file(key).map_err(|error| DialConfigError::File {
+                path: key.clone(),
+                why: error.to_string(),
+            })?;
+            builder
+                .with_client_auth_cert(certificates(certificate)?, key_der)
+                .map_err(DialConfigError::Identity)?
+        }
+    };
+    config.alpn_protocols = match only_http2 {
+        true => vec![b"h2".to_vec()],
+        false => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+    };
+    Ok((Arc::new(config).into(), server_name))
+}
+
+fn trust_file() -> Option<PathBuf> {
+    std::env::var_os("SSL_CERT_FILE")
+        .map(PathBuf::from)
+        .or_else(|| TRUST_FILES.iter().map(PathBuf::from).find(|path| path.exists()))
+}
+
+fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, DialConfigError> {
+    CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| DialConfigError::File {
+            path: path.clone(),
+            why: error.to_string(),
+        })
+}
+
+/// A URL's parts as far as a client needs them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// `Some` if a scheme was written.
+    pub https: Option<bool>,
+    pub host: String,
+    pub port: Option<u16>,
+    /// From the first slash on; empty if there is none.
+    pub path: String,
+}
+
+impl Target {
+    /// Reads `host:port`, `http://host`, `https://host:port/path`. `Err` says what is wrong.
+    pub fn parse(text: &str) -> Result<Target, String> {
+        const SCHEMES: [(&str, bool); 2] = [("http://", false), ("https://", true)];
+        if text.is_empty() {
+            return Err("it is empty".to_owned());
+        }
+        let scheme = SCHEMES
+            .iter()
+            .find_map(|(scheme, https)| text.strip_prefix(scheme).map(|rest| (rest, *https)));
+        if scheme.is_none()
+            && let Some((scheme, _)) = text.split_once("://")
+        {
+            return Err(format!("`{scheme}://` is not supported; use http:// or https://"));
+        }
+        let (rest, https) = scheme.map_or((text, None), |(rest, https)| (rest, Some(https)));
+        let (authority, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
+        let uri: http::uri::Authority = authority
+            .parse()
+            .map_err(|_| format!("`{authority}` is not host:port"))?;
+        if authority.contains('@') {
+            return Err("it must not hold a user or password; use `headers`".to_owned());
+        }
+        if uri.host().is_empty() {
+            return Err("it has no host".to_owned());
+        }
+        let port = match authority
+            .strip_prefix(uri.host())
+            .and_then(|rest| rest.strip_prefix(':'))
+        {
+            Some("") => return Err("the port is missing".to_owned()),
+            Some(port) => Some(
+                port.parse()
+                    .map_err(|_| format!("the port {port} is not a number up to 65535"))?,
+            ),
+            None => None,
+        };
+        Ok(Target {
+            https,
+            host: uri.host().to_owned(),
+            port,
+            path: path.to_owned(),
+        })
+    }
+}
+
+/// Headers from a configuration. `Err` names the one that is wrong, never its value.
+pub fn headers<'a>(map: impl IntoIterator<Item = (&'a String, &'a String)>) -> Result<HeaderMap, String> {
+    let mut headers = HeaderMap::new();
+    for (key, value) in map {
+        let name: http::HeaderName = key
+            .parse()
+            .map_err(|_| format!("`{key}` is not the name of a header"))?;
+        if headers.contains_key(&name) {
+            return Err(format!("the header `{name}` is set twice"));
+        }
+        let mut value: http::HeaderValue = value
+            .parse()
+            .map_err(|_| format!("the value of the header `{name}` has characters that are not allowed"))?;
+        value.set_sensitive(true);
+        headers.insert(name, value);
+    }
+    Ok(headers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expect: &str) {
+        let got = match Target::parse(text) {
+            Ok(Target {
+                https,
+                host,
+                port,
+                path,
+            }) => format!("{https:?} {host} {port:?} {path}"),
+            Err(why) => why,
+        };
+        assert_eq!(got, expect, "{text}");
+    }
+
+    #[test]
+    fn targets() {
+        check("backend:4317", "None backend Some(4317) ");
+        check(
+            "https://otlp.example.com/base",
+            "Some(true) otlp.example.com None /base",
+        );
+        check("http://[::1]:4318/", "Some(false) [::1] Some(4318) /");
+        check("", "it is empty");
+        check("ftp://x", "`ftp://` is not supported; use http:// or https://");
+        check("host:", "the port is missing");
+        check(
+            "https://me:secret@host/",
+            "it must not hold a user or password; use `headers`",
+        );
+        check("host:99999", "the port 99999 is not a number up to 65535");
+        check("https://", "`` is not host:port");
+    }
+
+    #[test]
+    fn secrets_are_not_in_messages() {
+        let wrong = headers([(&"authorization".to_owned(), &"Bearer s3cret\n".to_owned())]).expect_err("a line break");
+        assert!(!wrong.contains("s3cret"), "{wrong}");
+        let fine = headers([(&"Authorization".to_owned(), &"Bearer s3cret".to_owned())]).expect("fine");
+        assert!(!format!("{fine:?}").contains("s3cret"));
+    }
+}

@@ -14,7 +14,9 @@ use trackline_fuzz::normal::Normal;
 use trackline_fuzz::views::{same_logs, same_metrics, same_traces};
 
 fuzz_target!(|data: &[u8]| {
-    let Some((signal, payload)) = trackline_fuzz::signal(data) else { return };
+    let Some((signal, payload)) = trackline_fuzz::signal(data) else {
+        return;
+    };
     match signal {
         Signal::Traces => check::<ExportTraceServiceRequest>(signal, payload, same_traces),
         Signal::Logs => check::<ExportLogsServiceRequest>(signal, payload, same_logs),
@@ -23,7 +25,9 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn check<M: Message + Default + Normal>(signal: Signal, payload: &[u8], same: impl Fn(&[u8], &M)) {
-    let Ok(canonical) = canonicalize(signal, Bytes::copy_from_slice(payload)) else { return };
+    let Ok(canonical) = canonicalize(signal, Bytes::copy_from_slice(payload)) else {
+        return;
+    };
     let read = M::decode(&*canonical.payload).expect("prost reads what is canonical");
     same(&canonical.payload, &read);
     if canonical.repaired_text == 0 {
@@ -33,5 +37,9 @@ fn check<M: Message + Default + Normal>(signal: Signal, payload: &[u8], same: im
             assert_eq!(expected.encode_to_vec(), read.encode_to_vec());
         }
     }
-    assert!(!canonicalize(signal, canonical.payload).expect("what is canonical is legal").rewritten);
+    assert!(
+        !canonicalize(signal, canonical.payload)
+            .expect("what is canonical is legal")
+            .rewritten
+    );
 }

@@ -13,7 +13,9 @@ use trackline_fuzz::arbitrary::Source;
 use trackline_fuzz::edits::batch;
 
 fuzz_target!(|data: &[u8]| {
-    let Some((signal, data)) = trackline_fuzz::signal(data) else { return };
+    let Some((signal, data)) = trackline_fuzz::signal(data) else {
+        return;
+    };
     let (bytes, choices) = trackline_fuzz::halves(data);
     let message = match signal {
         Signal::Traces => Source(bytes).traces().encode_to_vec(),
@@ -28,7 +30,10 @@ fuzz_target!(|data: &[u8]| {
     }
     let batch = batch(signal, Bytes::from(payload));
     let keep: Vec<bool> = (0..batch.items).map(|_| choices.one_in(2)).collect();
-    check(&select(&batch, |index| keep[index as usize]), keep.iter().filter(|keep| **keep).count() as u32);
+    check(
+        &select(&batch, |index| keep[index as usize]),
+        keep.iter().filter(|keep| **keep).count() as u32,
+    );
     for level in [Level::Resource, Level::Scope, Level::Item] {
         let edited = edit_attributes(&batch, level, |owner, changes| {
             for pair in owner.attributes {

@@ -10,7 +10,9 @@ use trackline_fuzz::canonical::checked;
 use trackline_fuzz::views::{same_logs, same_metrics, same_traces};
 
 fuzz_target!(|data: &[u8]| {
-    let Some((signal, data)) = trackline_fuzz::signal(data) else { return };
+    let Some((signal, data)) = trackline_fuzz::signal(data) else {
+        return;
+    };
     let (bytes, choices) = trackline_fuzz::halves(data);
     match signal {
         Signal::Traces => {

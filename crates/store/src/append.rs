@@ -30,6 +30,33 @@ struct DayBuilder {
     context: u32,
     group: u64,
     context_rest: String,
+    trace: TraceHex,
+}
+
+/// The hex text of the trace id seen last, made when a value might be it.
+#[derive(Default)]
+struct TraceHex {
+    id: [u8; 16],
+    of: [u8; 16],
+    hex: [u8; 32],
+}
+
+impl TraceHex {
+    #[inline]
+    fn is(&mut self, text: &str) -> bool {
+        if text.len() != 32 {
+            return false;
+        }
+        if self.of != self.id {
+            self.of = self.id;
+            for (pair, byte) in self.hex.as_chunks_mut::<2>().0.iter_mut().zip(self.id) {
+                const DIGITS: &[u8; 16] = b"0123456789abcdef";
+                *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
+            }
+        }
+        // No row has an id of zeros, so the first comparison cannot be with a text that was never made.
+        self.id != [0; 16] && *text.as_bytes() == self.hex
+    }
 }
 
 /// What the rows of one resource and scope share.
@@ -164,6 +191,7 @@ impl Appender {
                             context: 0,
                             group: 0,
                             context_rest: String::new(),
+                            trace: TraceHex::default(),
                         });
                         self.builders.len() - 1
                     }
@@ -182,8 +210,8 @@ impl Appender {
 fn put_context(to: &mut DayBuilder, group: &Group<'_>, scratch: &mut String) {
     let builder = &mut to.builder;
     to.context = builder.begin_context();
-    put_attributes(builder, Level::Resource, &group.resource.attributes, scratch);
-    put_attributes(builder, Level::Scope, &group.scope.attributes, scratch);
+    put_attributes(builder, Level::Resource, &group.resource.attributes, scratch, None);
+    put_attributes(builder, Level::Scope, &group.scope.attributes, scratch, None);
     builder.context_text(fixed::SCOPE_NAME, group.scope.name);
     builder.context_text(fixed::SCOPE_VERSION, group.scope.version);
     builder.context_text(fixed::SCOPE_SCHEMA_URL, group.scope_schema_url);
@@ -196,13 +224,22 @@ fn put_context(to: &mut DayBuilder, group: &Group<'_>, scratch: &mut String) {
 }
 
 #[inline]
-fn put_attributes(builder: &mut Builder, level: Level, attributes: &Attributes<'_>, scratch: &mut String) {
+fn put_attributes(
+    builder: &mut Builder,
+    level: Level,
+    attributes: &Attributes<'_>,
+    scratch: &mut String,
+    mut trace: Option<&mut TraceHex>,
+) {
     if attributes.is_empty() {
         return;
     }
     let mut cursor = builder.start(level);
     for pair in attributes {
         match pair.value {
+            AnyValue::Str(text) if trace.as_mut().is_some_and(|t| t.is(text)) => {
+                builder.attribute_trace_id(&mut cursor, pair.key, text);
+            }
             AnyValue::Str(text) => builder.attribute_text(&mut cursor, pair.key, Kind::Text, text),
             AnyValue::Int(value) => builder.attribute_word(&mut cursor, pair.key, Kind::Int, value as u64),
             AnyValue::Double(value) => builder.attribute_word(&mut cursor, pair.key, Kind::Double, value.to_bits()),
@@ -241,7 +278,8 @@ fn put_span(to: &mut DayBuilder, span: &Span<'_>, scratch: &mut String) {
     builder.word_unless_zero(fixed::DROPPED_ATTRIBUTES, u64::from(span.dropped_attributes_count));
     builder.word_unless_zero(fixed::DROPPED_EVENTS, u64::from(span.dropped_events_count));
     builder.word_unless_zero(fixed::DROPPED_LINKS, u64::from(span.dropped_links_count));
-    put_attributes(builder, Level::Attr, &span.attributes, scratch);
+    to.trace.id = span.trace_id.0;
+    put_attributes(builder, Level::Attr, &span.attributes, scratch, Some(&mut to.trace));
     if !span.events.is_empty() {
         scratch.clear();
         crate::nested::write_events(scratch, &span.events);
@@ -275,14 +313,15 @@ fn put_log(to: &mut DayBuilder, record: &LogRecord<'_>, time: u64, scratch: &mut
     builder.text_unless_empty(fixed::EVENT_NAME, record.event_name);
     builder.word_unless_zero(fixed::FLAGS, u64::from(record.flags));
     builder.word_unless_zero(fixed::DROPPED_ATTRIBUTES, u64::from(record.dropped_attributes_count));
-    put_attributes(builder, Level::Attr, &record.attributes, scratch);
+    to.trace.id = record.trace_id.map_or([0; 16], |id| id.0);
+    put_attributes(builder, Level::Attr, &record.attributes, scratch, Some(&mut to.trace));
     match record.body {
         AnyValue::Empty => {}
         AnyValue::Str(text) => builder.text(fixed::BODY, text),
         AnyValue::Int(value) => builder.word(fixed::BODY_INT, value as u64),
         AnyValue::Double(value) => builder.word(fixed::BODY_DOUBLE, value.to_bits()),
         AnyValue::Bool(value) => builder.word(fixed::BODY_BOOL, u64::from(value)),
-        AnyValue::KvList(pairs) if !pairs.is_empty() => put_attributes(builder, Level::Body, &pairs, scratch),
+        AnyValue::KvList(pairs) if !pairs.is_empty() => put_attributes(builder, Level::Body, &pairs, scratch, None),
         value => {
             scratch.clear();
             json::write_view(scratch, &value);

@@ -21,7 +21,7 @@ fn data_type(kind: Kind) -> DataType {
         Kind::Int => DataType::Int64,
         Kind::Uint => DataType::UInt64,
         Kind::Double => DataType::Float64,
-        Kind::Bool => DataType::Boolean,
+        Kind::Bool | Kind::TraceHex => DataType::Boolean,
         Kind::Id8 => DataType::FixedSizeBinary(8),
         Kind::Id16 => DataType::FixedSizeBinary(16),
     }
@@ -67,7 +67,9 @@ fn array_of(column: &Column, rows: usize) -> ArrayRef {
         (_, Kind::Double) => Arc::new(Float64Array::from_iter(
             (0..rows).map(|r| data.word(r).map(f64::from_bits)),
         )),
-        (_, Kind::Bool) => Arc::new(BooleanArray::from_iter((0..rows).map(|r| data.word(r).map(|w| w != 0)))),
+        (_, Kind::Bool | Kind::TraceHex) => {
+            Arc::new(BooleanArray::from_iter((0..rows).map(|r| data.word(r).map(|w| w != 0))))
+        }
         (_, Kind::Uint) => Arc::new(UInt64Array::from_iter((0..rows).map(|r| data.word(r)))),
         _ => Arc::new(Int64Array::from_iter((0..rows).map(|r| data.word(r).map(|w| w as i64)))),
     }
@@ -145,7 +147,7 @@ fn data_of(kind: Kind, array: &ArrayRef) -> Option<Data> {
             .iter()
             .map(|v| v.to_bits())
             .collect(),
-        Kind::Bool => {
+        Kind::Bool | Kind::TraceHex => {
             let bools = array.as_boolean_opt()?;
             (0..rows).map(|r| u64::from(bools.value(r))).collect()
         }

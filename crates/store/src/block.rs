@@ -372,6 +372,17 @@ impl Builder {
         }
     }
 
+    /// An attribute whose text is the row's trace id.
+    pub fn attribute_trace_id(&mut self, cursor: &mut Cursor, key: &str, text: &str) {
+        match self.find(cursor, key, Kind::TraceHex) {
+            Some(column) => {
+                let row = self.row();
+                self.put_word(column, row, 1);
+            }
+            None => self.attribute_text(cursor, key, Kind::Text, text),
+        }
+    }
+
     #[inline]
     pub fn attribute_word(&mut self, cursor: &mut Cursor, key: &str, kind: Kind, word: u64) {
         match self.find(cursor, key, kind) {

@@ -24,6 +24,8 @@ pub enum Kind {
     Id8 = 6,
     /// 16 bytes: a trace id.
     Id16 = 7,
+    /// True where the attribute is the row's trace id in lower hex: the text is not stored, `trace_id` says it.
+    TraceHex = 8,
 }
 
 impl Kind {
@@ -37,6 +39,7 @@ impl Kind {
             Kind::Bool,
             Kind::Id8,
             Kind::Id16,
+            Kind::TraceHex,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == value)
@@ -218,12 +221,13 @@ impl Level {
 }
 
 /// Suffix and kind of a typed column; text has none unless its key itself ends like one of these.
-const SUFFIXES: [(&str, Kind); 5] = [
+const SUFFIXES: [(&str, Kind); 6] = [
     (":int", Kind::Int),
     (":double", Kind::Double),
     (":bool", Kind::Bool),
     (":json", Kind::Json),
     (":str", Kind::Text),
+    (":trace_id", Kind::TraceHex),
 ];
 
 /// The physical name of an attribute's column.
@@ -233,6 +237,7 @@ pub fn column_name(level: Level, key: &str, kind: Kind) -> String {
         Kind::Double => ":double",
         Kind::Bool => ":bool",
         Kind::Json => ":json",
+        Kind::TraceHex => ":trace_id",
         _ if SUFFIXES.iter().any(|(suffix, _)| key.ends_with(suffix)) => ":str",
         _ => "",
     };
@@ -268,7 +273,14 @@ mod tests {
     #[test]
     fn names_come_back_even_where_a_key_ends_like_a_suffix() {
         for key in ["http.method", "a:int", "a:str", "x:json:int", "", ":bool"] {
-            for kind in [Kind::Text, Kind::Int, Kind::Double, Kind::Bool, Kind::Json] {
+            for kind in [
+                Kind::Text,
+                Kind::Int,
+                Kind::Double,
+                Kind::Bool,
+                Kind::Json,
+                Kind::TraceHex,
+            ] {
                 for level in Level::BARE {
                     let name = column_name(level, key, kind);
                     assert_eq!(parse_column_name(&name), Some((level, key, kind)), "{name}");

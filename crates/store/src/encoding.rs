@@ -140,6 +140,43 @@ fn put_packed(out: &mut Vec<u8>, values: &[u32], width: u32) {
     packer.finish();
 }
 
+/// Presence levels of some rows, as a hybrid of width 1: one run if all are alike, else packed.
+pub fn put_levels(out: &mut Vec<u8>, rows: std::ops::Range<usize>, here: impl Fn(usize) -> bool) {
+    let count = rows.len();
+    let groups = count.div_ceil(8);
+    let header = out.len();
+    put_varint(out, (groups as u64) << 1 | 1);
+    let first = out.len();
+    let (mut any, mut all) = (0u8, 0xffu8);
+    let mut row = rows.start;
+    for _ in 0..count / 8 {
+        let mut byte = 0u8;
+        for bit in 0..8 {
+            byte |= u8::from(here(row + bit)) << bit;
+        }
+        any |= byte;
+        all &= byte;
+        out.push(byte);
+        row += 8;
+    }
+    if row < rows.end {
+        let bits = rows.end - row;
+        let mut byte = 0u8;
+        for bit in 0..bits {
+            byte |= u8::from(here(row + bit)) << bit;
+        }
+        any |= byte;
+        all &= byte | (0xff << bits);
+        out.push(byte);
+    }
+    debug_assert_eq!(out.len() - first, groups);
+    if any == 0 || all == 0xff {
+        out.truncate(header);
+        put_varint(out, (count as u64) << 1);
+        out.push(u8::from(any != 0));
+    }
+}
+
 /// Decodes `count` values of a hybrid.
 pub fn take_hybrid(mut input: &[u8], width: u32, count: usize, out: &mut Vec<u32>) -> Result<()> {
     if width > 32 {
@@ -278,6 +315,16 @@ mod tests {
             let mut back = Vec::new();
             take_hybrid(&bytes, width, values.len(), &mut back).unwrap();
             prop_assert_eq!(values, back);
+        }
+
+        #[test]
+        fn levels_come_back(levels in proptest::collection::vec(any::<bool>(), 1..100), alike in any::<bool>()) {
+            let levels: Vec<bool> = levels.iter().map(|l| if alike { levels[0] } else { *l }).collect();
+            let mut bytes = Vec::new();
+            put_levels(&mut bytes, 0..levels.len(), |row| levels[row]);
+            let mut back = Vec::new();
+            take_hybrid(&bytes, 1, levels.len(), &mut back).unwrap();
+            prop_assert_eq!(levels, back.iter().map(|l| *l == 1).collect::<Vec<_>>());
         }
 
         #[test]

@@ -45,7 +45,11 @@ pub fn unite<'a>(dataset: Dataset, counted: impl Iterator<Item = (&'a Spec, u64)
     }
     for spec in specs {
         if own(&spec.name).is_none() {
-            let count = seen.get(&*spec.name).map_or(0, |s| s.1);
+            // A column that stands for the trace id says nothing in the rest, where there is no row to look at.
+            let count = match spec.kind {
+                Kind::TraceHex => u64::MAX,
+                _ => seen.get(&*spec.name).map_or(0, |s| s.1),
+            };
             others.push((spec, count));
         }
     }

@@ -48,13 +48,12 @@ struct Keys<'a> {
     dataset: Dataset,
     columns: [usize; 3],
     group: usize,
-    /// Row in the group after the stretch, and first row of the group in the part.
+    /// Row in the group after the stretch.
     next: usize,
-    group_first: usize,
     keys: Vec<(Key, u64)>,
     at: usize,
-    /// Row in the part of `keys[0]`.
-    first: usize,
+    /// Group and row in it of `keys[0]`.
+    first: (usize, usize),
 }
 
 impl<'a> Keys<'a> {
@@ -71,10 +70,9 @@ impl<'a> Keys<'a> {
             columns,
             group: 0,
             next: 0,
-            group_first: 0,
             keys: Vec::new(),
             at: 0,
-            first: 0,
+            first: (0, 0),
         };
         keys.fill()?;
         Ok(keys)
@@ -85,7 +83,6 @@ impl<'a> Keys<'a> {
         self.at = 0;
         let groups = &self.part.directory.groups;
         while self.group < groups.len() && self.next >= groups[self.group].rows as usize {
-            self.group_first += groups[self.group].rows as usize;
             self.group += 1;
             self.next = 0;
         }
@@ -93,7 +90,7 @@ impl<'a> Keys<'a> {
             return Ok(());
         }
         let end = (self.next + KEY_ROWS).min(groups[self.group].rows as usize);
-        self.first = self.group_first + self.next;
+        self.first = (self.group, self.next);
         let rows = self.next..end;
         let times = self.part.column(self.group, self.columns[0], rows.clone())?;
         let second = self.part.column(self.group, self.columns[1], rows.clone())?;
@@ -128,8 +125,9 @@ impl<'a> Keys<'a> {
         self.keys.get(self.at).copied()
     }
 
-    fn row(&self) -> usize {
-        self.first + self.at
+    /// Group and row in it of the next key.
+    fn place(&self) -> (usize, usize) {
+        (self.first.0, self.first.1 + self.at)
     }
 
     fn advance(&mut self) -> Result<(), ReadError> {
@@ -142,12 +140,14 @@ impl<'a> Keys<'a> {
     }
 }
 
-/// Successive rows of one input that lie together in the output.
+/// Successive rows of one row group of an input that lie together in the output.
 #[derive(Clone, Copy, Debug)]
 struct Run {
-    input: usize,
-    row: usize,
-    rows: usize,
+    input: u32,
+    group: u32,
+    /// First row in the group.
+    row: u32,
+    rows: u32,
 }
 
 /// Merges open parts of one dataset and day into `file`.
@@ -184,7 +184,7 @@ pub fn merge_parts(
             return Err(MergeError::Stopped);
         }
         let runs = next_runs(&mut keys, parts, group_rows, &mut last, &mut dropped)?;
-        let rows: usize = runs.iter().map(|r| r.rows).sum();
+        let rows: usize = runs.iter().map(|r| r.rows as usize).sum();
         if rows == 0 {
             break;
         }
@@ -247,7 +247,7 @@ struct Placed {
     key: Key,
     span: u64,
     input: usize,
-    row: usize,
+    place: (usize, usize),
 }
 
 /// The runs of the next row group.
@@ -284,8 +284,13 @@ fn next_runs(
             if second.is_some_and(|s| (key, span).cmp(&s) == Ordering::Greater) {
                 break;
             }
-            let row = keys[input].row();
-            let here = Placed { key, span, input, row };
+            let place = keys[input].place();
+            let here = Placed {
+                key,
+                span,
+                input,
+                place,
+            };
             let twin = last.is_some_and(|l| l.key == key && l.span == span);
             let is_span = keys[input].dataset == Dataset::Traces;
             if twin
@@ -295,9 +300,17 @@ fn next_runs(
             {
                 *dropped += 1;
             } else {
+                let (group, row) = (place.0 as u32, place.1 as u32);
                 match runs.last_mut() {
-                    Some(run) if run.input == input && run.row + run.rows == row => run.rows += 1,
-                    _ => runs.push(Run { input, row, rows: 1 }),
+                    Some(run) if run.input == input as u32 && run.group == group && run.row + run.rows == row => {
+                        run.rows += 1
+                    }
+                    _ => runs.push(Run {
+                        input: input as u32,
+                        group,
+                        row,
+                        rows: 1,
+                    }),
                 }
                 rows += 1;
                 *last = Some(here);
@@ -311,8 +324,7 @@ fn next_runs(
 /// Whether two rows are one span, in every column.
 fn same_span(parts: &[Arc<OpenPart>], a: Placed, b: Placed) -> Result<bool, MergeError> {
     let read = |placed: Placed| {
-        let (group, first) = locate(&parts[placed.input], placed.row);
-        let row = placed.row - first;
+        let (group, row) = placed.place;
         parts[placed.input]
             .frame(group, row..row + 1, |_| true)
             .map(|frame| span_records(&frame))
@@ -321,142 +333,130 @@ fn same_span(parts: &[Arc<OpenPart>], a: Placed, b: Placed) -> Result<bool, Merg
     Ok(read(a)? == read(b)?)
 }
 
-/// The group that holds a row, and the group's first row.
-fn locate(part: &OpenPart, row: usize) -> (usize, usize) {
-    let mut first = 0;
-    for (index, group) in part.directory.groups.iter().enumerate() {
-        if row < first + group.rows as usize {
-            return (index, first);
-        }
-        first += group.rows as usize;
-    }
-    (part.directory.groups.len().saturating_sub(1), first)
-}
-
-/// Values of some rows of an input's column, one stretch per row group.
+/// Values of some rows of one row group of an input's column.
 struct Piece {
-    /// First row in the part.
+    /// First row in the group.
     first: usize,
     data: Data,
     /// Code in the piece to code in the output; 0 is not yet known.
     map: Vec<u32>,
 }
 
-fn pieces(part: &OpenPart, spec: &Spec, rows: Range<usize>) -> Result<Vec<Piece>, ReadError> {
-    let Some(column) = part.directory.column(&spec.name) else {
-        return Ok(Vec::new());
+/// The pieces of one input that a row group needs, by group; `None` where the column has no values.
+#[derive(Default)]
+struct Pieces {
+    first_group: usize,
+    by_group: Vec<Option<Piece>>,
+}
+
+impl Pieces {
+    #[inline]
+    fn of(&mut self, run: Run) -> Option<(&mut Piece, Range<usize>)> {
+        let piece = self.by_group.get_mut(run.group as usize - self.first_group)?.as_mut()?;
+        let from = run.row as usize - piece.first;
+        Some((piece, from..from + run.rows as usize))
+    }
+}
+
+fn pieces(part: &OpenPart, spec: &Spec, first_group: usize, rows: &[Range<usize>]) -> Result<Pieces, ReadError> {
+    let mut out = Pieces {
+        first_group,
+        by_group: Vec::with_capacity(rows.len()),
     };
-    let mut out = Vec::new();
-    let mut first = 0;
-    for (index, group) in part.directory.groups.iter().enumerate() {
-        let last = first + group.rows as usize;
-        let from = rows.start.max(first);
-        let to = rows.end.min(last);
-        if from < to && group.chunks[column].present > 0 {
-            let data = part.column(index, column, from - first..to - first)?;
-            let map = match &data {
-                Data::Text { texts, .. } => vec![0; texts.len() + 1],
-                _ => Vec::new(),
-            };
-            out.push(Piece { first: from, data, map });
-        }
-        first = last;
+    let Some(column) = part.directory.column(&spec.name) else {
+        return Ok(out);
+    };
+    for (index, rows) in rows.iter().enumerate() {
+        let group = first_group + index;
+        out.by_group.push(
+            if rows.is_empty() || part.directory.groups[group].chunks[column].present == 0 {
+                None
+            } else {
+                let data = part.column(group, column, rows.clone())?;
+                let map = match &data {
+                    Data::Text { texts, .. } => vec![0; texts.len() + 1],
+                    _ => Vec::new(),
+                };
+                Some(Piece {
+                    first: rows.start,
+                    data,
+                    map,
+                })
+            },
+        );
     }
     Ok(out)
 }
 
 /// One column of a row group, gathered along the runs.
 fn gather(parts: &[Arc<OpenPart>], runs: &[Run], rows: usize, spec: &Spec) -> Result<Data, (usize, ReadError)> {
-    let mut spans: Vec<Option<Range<usize>>> = vec![None; parts.len()];
+    // For each input the first group and the rows of each group that the runs touch.
+    let mut spans: Vec<(usize, Vec<Range<usize>>)> = vec![(0, Vec::new()); parts.len()];
     for run in runs {
-        let end = run.row + run.rows;
-        match &mut spans[run.input] {
-            Some(range) => range.end = range.end.max(end),
-            none => *none = Some(run.row..end),
+        let (first_group, ranges) = &mut spans[run.input as usize];
+        if ranges.is_empty() {
+            *first_group = run.group as usize;
+        }
+        let at = run.group as usize - *first_group;
+        if ranges.len() <= at {
+            ranges.resize(at + 1, 0..0);
+        }
+        let end = (run.row + run.rows) as usize;
+        if ranges[at].is_empty() {
+            ranges[at] = run.row as usize..end;
+        } else {
+            ranges[at].end = end;
         }
     }
     let mut inputs = Vec::with_capacity(parts.len());
-    for (input, (part, span)) in parts.iter().zip(spans).enumerate() {
-        inputs.push(match span {
-            Some(span) => pieces(part, spec, span).map_err(|e| (input, e))?,
-            None => Vec::new(),
-        });
+    for (input, (part, (first_group, ranges))) in parts.iter().zip(spans).enumerate() {
+        inputs.push(pieces(part, spec, first_group, &ranges).map_err(|e| (input, e))?);
     }
     Ok(match spec.kind {
         Kind::Text | Kind::Json => gather_texts(&mut inputs, runs, rows),
-        Kind::Id8 | Kind::Id16 => gather_ids(&inputs, runs, rows, spec),
-        _ => gather_words(&inputs, runs, rows, spec),
+        Kind::Id8 | Kind::Id16 => gather_ids(&mut inputs, runs, rows, spec),
+        _ => gather_words(&mut inputs, runs, rows, spec),
     })
 }
 
-/// Cuts a run where pieces begin and end: `(piece, rows of the piece)` or a stretch without values.
-fn cut(pieces: &[Piece], run: Run, mut visit: impl FnMut(Option<usize>, Range<usize>)) {
-    let mut at = run.row;
-    let end = run.row + run.rows;
-    for (index, piece) in pieces.iter().enumerate() {
-        let last = piece.first + piece.data.rows();
-        if last <= at {
-            continue;
+fn gather_texts(inputs: &mut [Pieces], runs: &[Run], rows: usize) -> Data {
+    let (mut unique, mut all) = (0, 0);
+    for piece in inputs.iter().flat_map(|p| p.by_group.iter().flatten()) {
+        all += piece.data.rows();
+        if let Data::Text { plain: true, .. } = piece.data {
+            unique += piece.data.rows();
         }
-        if piece.first >= end {
-            break;
-        }
-        if piece.first > at {
-            visit(None, 0..piece.first - at);
-            at = piece.first;
-        }
-        let to = end.min(last);
-        visit(Some(index), at - piece.first..to - piece.first);
-        at = to;
     }
-    if at < end {
-        visit(None, 0..end - at);
-    }
-}
-
-fn gather_texts(inputs: &mut [Vec<Piece>], runs: &[Run], rows: usize) -> Data {
-    let unique: usize = inputs
-        .iter()
-        .flatten()
-        .filter(|p| matches!(p.data, Data::Text { plain: true, .. }))
-        .map(|p| p.data.rows())
-        .sum();
-    let all: usize = inputs.iter().flatten().map(|p| p.data.rows()).sum();
     let plain = unique * 2 > all;
     let mut codes: Vec<u32> = Vec::with_capacity(rows);
     let mut interner = Interner::default();
     let mut texts_out = Texts::default();
     for run in runs {
-        let pieces = &mut inputs[run.input];
-        let mut stretches = Vec::with_capacity(2);
-        cut(pieces, *run, |piece, range| stretches.push((piece, range)));
-        for (piece, range) in stretches {
-            let Some(piece) = piece else {
-                codes.resize(codes.len() + range.len(), 0);
+        let Some((piece, range)) = inputs[run.input as usize].of(*run) else {
+            codes.resize(codes.len() + run.rows as usize, 0);
+            continue;
+        };
+        let Piece { data, map, .. } = piece;
+        let Data::Text { codes: from, texts, .. } = &*data else {
+            codes.resize(codes.len() + run.rows as usize, 0);
+            continue;
+        };
+        for &code in &from[range] {
+            if code == 0 {
+                codes.push(0);
                 continue;
-            };
-            let Piece { data, map, .. } = &mut pieces[piece];
-            let Data::Text { codes: from, texts, .. } = &*data else {
-                codes.resize(codes.len() + range.len(), 0);
-                continue;
-            };
-            for &code in &from[range] {
-                if code == 0 {
-                    codes.push(0);
-                    continue;
-                }
-                let known = &mut map[code as usize];
-                if *known == 0 {
-                    let text = texts.get(code as usize - 1);
-                    *known = if plain {
-                        texts_out.push(text);
-                        texts_out.len() as u32
-                    } else {
-                        interner.code_exact(text)
-                    };
-                }
-                codes.push(*known);
             }
+            let known = &mut map[code as usize];
+            if *known == 0 {
+                let text = texts.get(code as usize - 1);
+                *known = if plain {
+                    texts_out.push(text);
+                    texts_out.len() as u32
+                } else {
+                    interner.code_exact(text)
+                };
+            }
+            codes.push(*known);
         }
     }
     Data::Text {
@@ -466,31 +466,38 @@ fn gather_texts(inputs: &mut [Vec<Piece>], runs: &[Run], rows: usize) -> Data {
     }
 }
 
-fn gather_words(inputs: &[Vec<Piece>], runs: &[Run], rows: usize, spec: &Spec) -> Data {
+/// Adds the presence of a stretch.
+fn put_presence(present: &mut Vec<bool>, here: Option<&Vec<bool>>, range: Range<usize>) {
+    match here {
+        Some(here) => present.extend_from_slice(&here[range]),
+        None => present.resize(present.len() + range.len(), true),
+    }
+}
+
+fn gather_words(inputs: &mut [Pieces], runs: &[Run], rows: usize, spec: &Spec) -> Data {
     let mut values: Vec<u64> = Vec::with_capacity(rows);
-    let mut present: Vec<bool> = Vec::with_capacity(if spec.required { 0 } else { rows });
+    let mut present: Vec<bool> = Vec::with_capacity(rows);
     for run in runs {
-        let pieces = &inputs[run.input];
-        cut(pieces, *run, |piece, range| match piece.map(|p| &pieces[p].data) {
-            Some(Data::Words {
-                values: from,
-                present: here,
-            }) => {
+        match inputs[run.input as usize].of(*run) {
+            Some((
+                Piece {
+                    data:
+                        Data::Words {
+                            values: from,
+                            present: here,
+                        },
+                    ..
+                },
+                range,
+            )) => {
                 values.extend_from_slice(&from[range.clone()]);
-                if !spec.required {
-                    match here {
-                        Some(here) => present.extend_from_slice(&here[range]),
-                        None => present.resize(present.len() + range.len(), true),
-                    }
-                }
+                put_presence(&mut present, here.as_ref(), range);
             }
             _ => {
-                values.resize(values.len() + range.len(), 0);
-                if !spec.required {
-                    present.resize(present.len() + range.len(), false);
-                }
+                values.resize(values.len() + run.rows as usize, 0);
+                present.resize(present.len() + run.rows as usize, false);
             }
-        });
+        }
     }
     Data::Words {
         values,
@@ -498,33 +505,32 @@ fn gather_words(inputs: &[Vec<Piece>], runs: &[Run], rows: usize, spec: &Spec) -
     }
 }
 
-fn gather_ids(inputs: &[Vec<Piece>], runs: &[Run], rows: usize, spec: &Spec) -> Data {
+fn gather_ids(inputs: &mut [Pieces], runs: &[Run], rows: usize, spec: &Spec) -> Data {
     let width = spec.kind.id_width();
     let mut bytes: Vec<u8> = Vec::with_capacity(rows * width);
-    let mut present: Vec<bool> = Vec::with_capacity(if spec.required { 0 } else { rows });
+    let mut present: Vec<bool> = Vec::with_capacity(rows);
     for run in runs {
-        let pieces = &inputs[run.input];
-        cut(pieces, *run, |piece, range| match piece.map(|p| &pieces[p].data) {
-            Some(Data::Ids {
-                bytes: from,
-                present: here,
-                ..
-            }) => {
+        match inputs[run.input as usize].of(*run) {
+            Some((
+                Piece {
+                    data:
+                        Data::Ids {
+                            bytes: from,
+                            present: here,
+                            ..
+                        },
+                    ..
+                },
+                range,
+            )) => {
                 bytes.extend_from_slice(&from[range.start * width..range.end * width]);
-                if !spec.required {
-                    match here {
-                        Some(here) => present.extend_from_slice(&here[range]),
-                        None => present.resize(present.len() + range.len(), true),
-                    }
-                }
+                put_presence(&mut present, here.as_ref(), range);
             }
             _ => {
-                bytes.resize(bytes.len() + range.len() * width, 0);
-                if !spec.required {
-                    present.resize(present.len() + range.len(), false);
-                }
+                bytes.resize(bytes.len() + run.rows as usize * width, 0);
+                present.resize(present.len() + run.rows as usize, false);
             }
-        });
+        }
     }
     Data::Ids {
         width,

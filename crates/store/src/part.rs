@@ -1,5 +1,6 @@
 //! Reads one part: its directory, its trace index, and the pages of a column that hold some rows. By `pread`, checked, never mapped.
 
+use std::cell::RefCell;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -123,7 +124,7 @@ impl OpenPart {
         if page.raw > MAX_READ_BYTES {
             return Err(self.corrupt(page.offset, BadPage("a length is beyond reason")));
         }
-        let raw = zstd::bulk::decompress(&stored, page.raw as usize)
+        let raw = inflate(&stored, page.raw as usize)
             .map_err(|_| self.corrupt(page.offset, BadPage("a page does not inflate")))?;
         if raw.len() != page.raw as usize {
             return Err(self.corrupt(page.offset, BadPage("a page inflates to another length")));
@@ -182,11 +183,19 @@ impl OpenPart {
         let spec = &self.directory.columns[column];
         let chunk = &self.directory.groups[group].chunks[column];
         let mut decoder = Decoder::new(spec, chunk);
+        let entries = chunk.dictionary_entries as usize;
+        let sparse = spec.kind.is_text() && rows.len() < entries;
+        let mut later = None;
         if let Some(page) = &chunk.dictionary {
             let body = self.page(page, chunk.zstd)?;
-            decoder
-                .dictionary(body, chunk.dictionary_entries as usize)
-                .map_err(|bad| self.corrupt(page.offset, bad))?;
+            if sparse {
+                decoder.entries = entries;
+                later = Some((body, page.offset));
+            } else {
+                decoder
+                    .dictionary(body, entries)
+                    .map_err(|bad| self.corrupt(page.offset, bad))?;
+            }
         }
         let mut first = 0usize;
         for page in &chunk.pages {
@@ -200,6 +209,9 @@ impl OpenPart {
                     .map_err(|bad| self.corrupt(page.offset, bad))?;
             }
             first = last;
+        }
+        if let Some((body, offset)) = later {
+            decoder.texts = used_texts(&body, entries, &mut decoder.codes).map_err(|bad| self.corrupt(offset, bad))?;
         }
         Ok(decoder.finish())
     }
@@ -233,6 +245,50 @@ impl OpenPart {
             columns,
         })
     }
+}
+
+/// Inflates with this thread's context: a new one costs more than most pages.
+fn inflate(stored: &[u8], raw: usize) -> io::Result<Vec<u8>> {
+    thread_local! {
+        static INFLATER: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+    }
+    INFLATER.with_borrow_mut(|inflater| {
+        let inflater = match inflater {
+            Some(inflater) => inflater,
+            none => none.insert(zstd::bulk::Decompressor::new()?),
+        };
+        inflater.decompress(stored, raw)
+    })
+}
+
+/// The entries of a dictionary that `codes` (0 is absent) use, renumbering the codes: a lookup of a few rows does not read the rest.
+fn used_texts(mut body: &[u8], entries: usize, codes: &mut [u32]) -> Result<Texts, BadPage> {
+    let mut used: Vec<u32> = codes.iter().copied().filter(|c| *c != 0).collect();
+    used.sort_unstable();
+    used.dedup();
+    let mut texts = Texts::default();
+    let mut wanted = used.iter().peekable();
+    for code in 1..=entries as u32 {
+        let Some(next) = wanted.peek() else { break };
+        let (length, rest) = body
+            .split_first_chunk::<4>()
+            .ok_or(BadPage("a dictionary is cut short"))?;
+        let (text, rest) = rest
+            .split_at_checked(u32::from_le_bytes(*length) as usize)
+            .ok_or(BadPage("a dictionary is cut short"))?;
+        if **next == code {
+            texts.push(std::str::from_utf8(text).map_err(|_| BadPage("a text is not UTF-8"))?);
+            wanted.next();
+        }
+        body = rest;
+    }
+    if texts.len() != used.len() {
+        return Err(BadPage("a dictionary is cut short"));
+    }
+    for code in codes.iter_mut().filter(|c| **c != 0) {
+        *code = used.binary_search(code).map_or(0, |at| at as u32 + 1);
+    }
+    Ok(texts)
 }
 
 fn texts_of(mut body: &[u8], entries: usize) -> Result<Texts, BadPage> {
@@ -321,14 +377,23 @@ impl<'a> Decoder<'a> {
         let before = count(0..wanted.start);
         let here = count(wanted.clone());
         let total = before + here + count(wanted.end..rows);
-        if self.spec.kind.is_text() {
+        if here == 0 {
+            self.absent(wanted.len());
+            Ok(())
+        } else if self.spec.kind.is_text() {
             self.page_texts(body, wanted, before, here, total)
         } else if self.spec.kind.id_width() > 0 {
             let width = self.spec.kind.id_width();
             if body.len() != total * width {
                 return Err(BadPage("ids are cut short"));
             }
-            let mut values = body[before * width..(before + here) * width].chunks_exact(width);
+            let body = &body[before * width..(before + here) * width];
+            if here == wanted.len() {
+                self.ids.extend_from_slice(body);
+                self.present.resize(self.present.len() + here, true);
+                return Ok(());
+            }
+            let mut values = body.chunks_exact(width);
             for row in wanted {
                 if self.levels.get(row).is_none_or(|l| *l == 1) {
                     self.ids.extend_from_slice(values.next().unwrap_or_default());
@@ -341,6 +406,18 @@ impl<'a> Decoder<'a> {
             Ok(())
         } else {
             self.page_words(body, wanted, before, here, total)
+        }
+    }
+
+    fn absent(&mut self, rows: usize) {
+        if self.spec.kind.is_text() {
+            self.codes.resize(self.codes.len() + rows, 0);
+            return;
+        }
+        self.present.resize(self.present.len() + rows, false);
+        match self.spec.kind.id_width() {
+            0 => self.words.resize(self.words.len() + rows, 0),
+            width => self.ids.resize(self.ids.len() + rows * width, 0),
         }
     }
 
@@ -379,6 +456,13 @@ impl<'a> Decoder<'a> {
             _ => return Err(BadPage("texts in an encoding that texts do not have")),
         };
         let mut next = 0usize;
+        if here == wanted.len() {
+            match base {
+                None => self.codes.extend(self.scratch_codes[before..].iter().map(|c| c + 1)),
+                Some(base) => self.codes.extend(base + 1..=base + here as u32),
+            }
+            return Ok(());
+        }
         for row in wanted {
             if self.levels.get(row).is_none_or(|l| *l == 1) {
                 self.codes.push(match base {
@@ -424,7 +508,7 @@ impl<'a> Decoder<'a> {
                     .extend(self.scratch_codes.iter().map(|c| words[*c as usize]));
             }
             Encoding::Delta => take_delta(&mut body, total, &mut self.scratch_words)?,
-            Encoding::Plain if self.spec.kind == Kind::Bool => {
+            Encoding::Plain if matches!(self.spec.kind, Kind::Bool | Kind::TraceHex) => {
                 if body.len() * 8 < total {
                     return Err(BadPage("booleans are cut short"));
                 }
@@ -439,6 +523,11 @@ impl<'a> Decoder<'a> {
                     .extend(body.as_chunks::<8>().0.iter().map(|w| u64::from_le_bytes(*w)));
             }
             Encoding::DeltaLength => return Err(BadPage("numbers in an encoding that numbers do not have")),
+        }
+        if here == wanted.len() {
+            self.words.extend_from_slice(&self.scratch_words[before..before + here]);
+            self.present.resize(self.present.len() + here, true);
+            return Ok(());
         }
         let mut next = before;
         for row in wanted {

@@ -5,7 +5,7 @@ use std::io;
 use crate::column::{Kind, Spec};
 use crate::directory::{Blob, Chunk, Directory, Encoding, Group, Page, TRAILER_MAGIC};
 use crate::disk::FileWrite;
-use crate::encoding::{bit_width, put_delta, put_hybrid};
+use crate::encoding::{bit_width, put_delta, put_hybrid, put_levels};
 use crate::frame::Data;
 use crate::texts::Texts;
 use crate::thrift::{Element, Thrift};
@@ -41,7 +41,6 @@ pub struct PartWriter {
     compressor: zstd::bulk::Compressor<'static>,
     body: Vec<u8>,
     packed: Vec<u8>,
-    levels: Vec<u32>,
     values: Vec<u32>,
     words: Vec<u64>,
     /// Code in the column's dictionary to code in the chunk's.
@@ -89,7 +88,6 @@ impl PartWriter {
             compressor: zstd::bulk::Compressor::new(ZSTD_LEVEL)?,
             body: Vec::new(),
             packed: Vec::new(),
-            levels: Vec::new(),
             values: Vec::new(),
             words: Vec::new(),
             local: Vec::new(),
@@ -241,7 +239,7 @@ impl PartWriter {
     fn integers(&mut self, spec: &Spec, values: &[u64], present: Option<&[bool]>) -> io::Result<(Chunk, ColumnFooter)> {
         let here = |row: usize| present.is_none_or(|p| p[row]);
         let count = present.map_or(values.len(), |p| p.iter().filter(|p| **p).count());
-        if spec.kind == Kind::Bool {
+        if matches!(spec.kind, Kind::Bool | Kind::TraceHex) {
             return self.pages(
                 spec,
                 values.len(),
@@ -374,7 +372,6 @@ impl PartWriter {
         let mut zstd = None;
         let mut values = std::mem::take(&mut self.values);
         let mut words = std::mem::take(&mut self.words);
-        let mut levels = std::mem::take(&mut self.levels);
         let mut first_body = std::mem::take(&mut self.body);
         let page_encoding = encoding.parquet(spec.kind);
 
@@ -387,10 +384,8 @@ impl PartWriter {
             let end = (at + page_rows).min(rows);
             first_body.clear();
             if !spec.required {
-                levels.clear();
-                levels.extend((at..end).map(|row| u32::from(here(row))));
                 first_body.extend_from_slice(&[0; 4]);
-                put_hybrid(&mut first_body, &levels, 1);
+                put_levels(&mut first_body, at..end, &here);
                 let bytes = (first_body.len() - 4) as u32;
                 first_body[..4].copy_from_slice(&bytes.to_le_bytes());
             }
@@ -418,7 +413,6 @@ impl PartWriter {
         }
         self.values = values;
         self.words = words;
-        self.levels = levels;
         self.body = first_body;
         let zstd = zstd.unwrap_or(false);
         let footer = ColumnFooter {
@@ -614,7 +608,7 @@ fn few_distinct(values: &[u64], here: impl Fn(usize) -> bool) -> Option<(Vec<u64
 
 fn schema_element(t: &mut Thrift, spec: &Spec) {
     let (physical, width) = match spec.kind {
-        Kind::Bool => (0, 0),
+        Kind::Bool | Kind::TraceHex => (0, 0),
         Kind::Int | Kind::Uint => (2, 0),
         Kind::Double => (5, 0),
         Kind::Text | Kind::Json => (6, 0),
@@ -675,7 +669,7 @@ fn row_group(t: &mut Thrift, group: &GroupFooter, columns: &[Spec]) {
 
 fn column_meta(t: &mut Thrift, spec: &Spec, column: &ColumnFooter, rows: usize) {
     let physical = match spec.kind {
-        Kind::Bool => 0,
+        Kind::Bool | Kind::TraceHex => 0,
         Kind::Int | Kind::Uint => 2,
         Kind::Double => 5,
         Kind::Text | Kind::Json => 6,

@@ -42,11 +42,17 @@ impl<'a> LevelColumns<'a> {
     }
 
     /// The attributes of a row, by key, with what the rest holds of this level.
-    fn attributes(&self, row: usize, rest: &mut Rest, level: Level) -> Attributes {
+    fn attributes(&self, row: usize, rest: &mut Rest, level: Level, trace: Option<TraceId>) -> Attributes {
         let mut out: Attributes = self
             .columns
             .iter()
-            .filter_map(|(key, kind, data)| Some(((*key).to_owned(), value_at(data, *kind, row)?)))
+            .filter_map(|(key, kind, data)| {
+                let value = match kind {
+                    Kind::TraceHex => data.word(row).and(trace).map(|id| Value::Str(id.to_string())),
+                    kind => value_at(data, *kind, row),
+                };
+                Some(((*key).to_owned(), value?))
+            })
             .collect();
         let more = rest.take(level);
         if !more.is_empty() {
@@ -132,14 +138,14 @@ impl<'a> Contexts<'a> {
 
     fn resource(&mut self, row: usize, rest: &mut Rest) -> Arc<Attributes> {
         if !rest.0.is_empty() {
-            return Arc::new(self.resource.attributes(row, rest, Level::Resource));
+            return Arc::new(self.resource.attributes(row, rest, Level::Resource, None));
         }
         let mut key = Vec::new();
         self.resource.signature(row, &mut key);
         if let Some(known) = self.resources.get(&key) {
             return Arc::clone(known);
         }
-        let resource = Arc::new(self.resource.attributes(row, rest, Level::Resource));
+        let resource = Arc::new(self.resource.attributes(row, rest, Level::Resource, None));
         self.resources.insert(key, Arc::clone(&resource));
         resource
     }
@@ -161,7 +167,7 @@ impl<'a> Contexts<'a> {
         let scope = Arc::new(Scope {
             name: text(self.scope_name, row),
             version: text(self.scope_version, row),
-            attributes: self.scope.attributes(row, rest, Level::Scope),
+            attributes: self.scope.attributes(row, rest, Level::Scope, None),
             dropped_attributes_count: word(self.scope_dropped, row) as u32,
             schema_url: text(self.scope_schema_url, row),
         });
@@ -220,7 +226,7 @@ pub(crate) fn span_records(frame: &Frame) -> Vec<SpanRecord> {
                 end_unix_nano: start_unix_nano.wrapping_add(word(duration, row)),
                 status_code: word(status_code, row) as u8,
                 status_message: text(status_message, row),
-                attributes: attributes.attributes(row, &mut rest, Level::Attr),
+                attributes: attributes.attributes(row, &mut rest, Level::Attr, trace_id(ids.0, row)),
                 resource: contexts.resource(row, &mut rest),
                 resource_schema_url: text(schema_url, row),
                 scope: contexts.scope(row, &mut rest),
@@ -269,7 +275,7 @@ pub(crate) fn log_records(frame: &Frame) -> Vec<LogRecord> {
             let body = bodies
                 .iter()
                 .find_map(|(data, kind)| value_at((*data)?, *kind, row))
-                .unwrap_or_else(|| match body_columns.attributes(row, &mut rest, Level::Body) {
+                .unwrap_or_else(|| match body_columns.attributes(row, &mut rest, Level::Body, None) {
                     pairs if pairs.is_empty() => Value::Null,
                     pairs => Value::Map(pairs),
                 });
@@ -283,7 +289,7 @@ pub(crate) fn log_records(frame: &Frame) -> Vec<LogRecord> {
                 severity_number: word(number, row) as u8,
                 severity_text: text(severity, row),
                 body,
-                attributes: attributes.attributes(row, &mut rest, Level::Attr),
+                attributes: attributes.attributes(row, &mut rest, Level::Attr, trace_id(ids.0, row)),
                 dropped_attributes_count: word(dropped, row) as u32,
                 trace_id: trace_id(ids.0, row),
                 span_id: span_id(ids.1, row),

@@ -12,7 +12,7 @@ use crate::frame::{Data, Frame};
 use crate::part::OpenPart;
 use crate::reader::pick;
 use crate::scan::{Columns, Scan};
-use crate::select::{Known, is_named, may_match, reads, select, services};
+use crate::select::{Known, TRACE_ID, is_named, may_match, reads, reads_trace_id, select, services};
 use crate::snapshot::{Part, Shared, Snapshot};
 
 /// Rows of a part that are judged at once: a few pages, so that the first answer comes before a whole group is read.
@@ -96,7 +96,8 @@ impl Scanner {
     }
 
     fn block(&self, block: &Block) -> Option<RecordBatch> {
-        let judged = block.frame(|spec| self.judges(spec));
+        let by_trace = reads_trace_id(&self.scan.filter, block.columns.iter().map(|c| &c.spec));
+        let judged = block.frame(|spec| self.judges(spec, by_trace));
         let picks = self.picks(&judged);
         if picks.is_empty() {
             return None;
@@ -105,8 +106,10 @@ impl Scanner {
         Some(batch_of(&pick(&frame, &picks)))
     }
 
-    fn judges(&self, spec: &Spec) -> bool {
-        &*spec.name == self.scan.dataset.time_column() || reads(&self.scan.filter, spec)
+    fn judges(&self, spec: &Spec, by_trace: bool) -> bool {
+        (by_trace && &*spec.name == TRACE_ID)
+            || &*spec.name == self.scan.dataset.time_column()
+            || reads(&self.scan.filter, spec)
     }
 
     fn returns(&self, spec: &Spec) -> bool {
@@ -170,7 +173,10 @@ impl Scanner {
                 }
                 continue;
             };
-            let judged = walk.open.frame(group, rows.clone(), |spec| self.judges(spec))?;
+            let by_trace = reads_trace_id(&self.scan.filter, walk.open.directory.columns.iter());
+            let judged = walk
+                .open
+                .frame(group, rows.clone(), |spec| self.judges(spec, by_trace))?;
             let picks = self.picks(&judged);
             if picks.is_empty() {
                 continue;

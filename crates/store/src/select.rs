@@ -14,6 +14,8 @@ use crate::texts::Texts;
 
 /// Name of the column that holds attributes without a column of their own.
 const REST: &str = "rest:json";
+/// Name of the column of trace ids in both datasets.
+pub const TRACE_ID: &str = "trace_id";
 
 /// The columns that a field may read, as a test on their names. `None` is a column that it does not read; a smaller rank is read first.
 fn rank(field: &Field, spec: &Spec) -> Option<usize> {
@@ -51,6 +53,11 @@ pub fn reads(filter: &Filter, spec: &Spec) -> bool {
             rank(field, spec).is_some() || (&*spec.name == REST && rest_names(field).next().is_some())
         }
     }
+}
+
+/// Whether a filter reads a column that stands for the trace id: then it reads `trace_id` too.
+pub fn reads_trace_id<'a>(filter: &Filter, mut specs: impl Iterator<Item = &'a Spec>) -> bool {
+    specs.any(|spec| spec.kind == Kind::TraceHex && reads(filter, spec))
 }
 
 /// The names that a field may have in the rest, in order of preference.
@@ -101,6 +108,17 @@ fn compare_rows(field: &Field, op: Op, value: &Value, frame: &Frame) -> Vec<bool
             Data::Text { texts, .. } => vec![None; texts.len()],
             _ => Vec::new(),
         };
+        if spec.kind == Kind::TraceHex {
+            let ids = frame.column(TRACE_ID);
+            for row in 0..frame.rows {
+                if let (false, Some(_), Some(id)) = (decided[row], data.word(row), ids.and_then(|ids| ids.id(row))) {
+                    decided[row] = true;
+                    let text = TraceId::from_bytes(id).unwrap_or_default().to_string();
+                    kept[row] = text_matches(Kind::Text, &text, op, value);
+                }
+            }
+            continue;
+        }
         for row in 0..frame.rows {
             if decided[row] || !data.is_present(row) {
                 continue;

@@ -28,8 +28,8 @@ pub(crate) fn record(context: &Context, entry: &Entry, kind: Kind) {
         return;
     }
     let text = |name: &str| match entry.field(name) {
-        Some(Field::Str(text)) => Some(text.clone().into_owned()),
-        Some(Field::Shared(text)) => Some(text.to_string()),
+        Some(Field::Str(text)) => Some(cut(text)),
+        Some(Field::Shared(text)) => Some(cut(text)),
         _ => None,
     };
     let error_type = text("error.type")
@@ -41,7 +41,7 @@ pub(crate) fn record(context: &Context, entry: &Entry, kind: Kind) {
         "error_log",
         vec![
             KeyValue::new("log.level", level_name(entry.level)),
-            KeyValue::new("log.message", entry.message.clone()),
+            KeyValue::new("log.message", cut(&entry.message)),
             KeyValue::new("log.logger", entry.logger),
             KeyValue::new("log.module", entry.module),
             KeyValue::new("log.function", entry.function.clone()),
@@ -55,7 +55,7 @@ pub(crate) fn record(context: &Context, entry: &Entry, kind: Kind) {
     }
     let message = text("error.message")
         .or_else(|| text("exception.message"))
-        .unwrap_or_else(|| entry.message.clone().into_owned());
+        .unwrap_or_else(|| cut(&entry.message));
     span.add_event(
         "exception",
         vec![
@@ -65,6 +65,13 @@ pub(crate) fn record(context: &Context, entry: &Entry, kind: Kind) {
         ],
     );
     span.set_status(Status::error(message));
+}
+
+/// Bytes of a text that a span keeps: spans wait in a queue that counts them, not their bytes.
+const MAX_TEXT: usize = 16 * 1024;
+
+fn cut(text: &str) -> String {
+    text[..text.floor_char_boundary(MAX_TEXT)].to_owned()
 }
 
 /// The stack given with the entry, or where it was logged and, if `RUST_BACKTRACE` asks for it, the call stack.

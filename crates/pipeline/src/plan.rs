@@ -66,7 +66,7 @@ pub struct PlannedPipeline {
 
 /// Makes the plan, or says everything that is wrong with the configuration.
 pub fn plan<R, X, N>(config: &Config, tables: &Tables<'_, R, X, N>) -> Result<Plan<R, X, N>, Problems> {
-    let mut problems = Vec::new();
+    let mut problems = config.mistakes.clone();
     let receivers = read_all(config, "receiver", &config.receivers, tables.receivers, &mut problems);
     let processors = read_all(
         config,

@@ -10,6 +10,9 @@ const ALIKE: f64 = 0.75;
 /// How many known names are listed when none is near: more would hide the message.
 const LISTED_NAMES: usize = 12;
 
+/// How much of a line is shown: what fits a wide terminal.
+const EXCERPT_CHARACTERS: usize = 160;
+
 /// A configuration text and what to call it in messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
@@ -102,16 +105,29 @@ fn render(f: &mut fmt::Formatter<'_>, sources: &[Source], problem: &Problem) -> 
     writeln!(f, "{}:{}:{}: {}", source.name, span.line, span.column, problem.message)?;
     let number = span.line.to_string();
     let margin = " ".repeat(number.len());
-    let line = source.text.lines().nth(span.line - 1).unwrap_or_default();
-    let before: String = line
+    let line: Vec<char> = source
+        .text
+        .lines()
+        .nth(span.line - 1)
+        .unwrap_or_default()
         .chars()
-        .take(span.column - 1)
-        .map(|c| if c == '\t' { '\t' } else { ' ' })
         .collect();
-    let rest = line.chars().count().saturating_sub(span.column - 1);
-    let carets = "^".repeat(span.length.min(rest).max(1));
+    // Of a very long line, the part around the mistake.
+    let at = (span.column - 1).min(line.len());
+    let from = if line.len() > EXCERPT_CHARACTERS {
+        at.saturating_sub(EXCERPT_CHARACTERS / 2)
+    } else {
+        0
+    };
+    let to = line.len().min(from + EXCERPT_CHARACTERS);
+    let excerpt: String = line[from..to].iter().collect();
+    let before: String = line[from..at]
+        .iter()
+        .map(|c| if *c == '\t' { '\t' } else { ' ' })
+        .collect();
+    let carets = "^".repeat(span.length.min(to - at).max(1));
     writeln!(f, "{margin} |")?;
-    writeln!(f, "{number} | {line}")?;
+    writeln!(f, "{number} | {excerpt}")?;
     write!(f, "{margin} | {before}{carets}")?;
     match &problem.hint {
         Some(hint) => writeln!(f, " {hint}"),

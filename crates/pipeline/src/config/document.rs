@@ -198,6 +198,8 @@ pub struct Config {
     pub journal: Journal,
     /// What is not wrong but probably not meant, such as variables that are not set.
     pub warnings: Vec<Problem>,
+    /// What is wrong with the document as such; the planner reports it with what it finds itself, so that all is seen at once.
+    pub(crate) mistakes: Vec<Problem>,
     pub(super) root: Node,
     sources: Arc<[Source]>,
 }
@@ -245,7 +247,8 @@ impl Section<'_> {
 }
 
 impl Config {
-    /// Reads the sources, of which later ones are laid over earlier ones: maps merge, lists and values replace, null deletes.
+    /// Reads the sources, of which later ones are laid over earlier ones: maps merge, lists and values replace, null deletes. Fails only if there is no tree
+    /// to look at; every other mistake is found by [`crate::plan::plan`].
     pub fn load(sources: Vec<Source>, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
         let sources: Arc<[Source]> = sources.into();
         let mut problems = Vec::new();
@@ -283,15 +286,13 @@ impl Config {
             started_extensions: Vec::new(),
             journal: Journal::Default,
             warnings,
+            mistakes: Vec::new(),
             root: root.clone(),
             sources: Arc::clone(&sources),
         };
         config.top_level(&root, &mut problems);
-        if problems.is_empty() {
-            Ok(config)
-        } else {
-            Err(Problems::new(sources, problems))
-        }
+        config.mistakes = problems;
+        Ok(config)
     }
 
     pub fn section<'a>(&'a self, component: &'a Component) -> Section<'a> {

@@ -60,7 +60,7 @@ fn write_value(out: &mut String, node: &Node, indent: usize, secret: bool) {
             }
         }
         Value::Scalar(_) if secret && !node.is_null() && !is_variable(node) => out.push_str(" \"[redacted]\"\n"),
-        Value::Scalar(scalar) if scalar.is_null() && scalar.raw.is_empty() => out.push('\n'),
+        Value::Scalar(scalar) if scalar.is_null() && matches!(scalar.raw.as_str(), "" | "~") => out.push('\n'),
         Value::Scalar(scalar) => {
             let _ = writeln!(out, " {}", written(scalar));
         }

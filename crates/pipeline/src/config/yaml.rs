@@ -143,7 +143,12 @@ pub fn parse(source: &Source, source_index: usize) -> Result<Node, Problem> {
         let (event, span) = event.map_err(|error| {
             let marker = error.marker();
             let span = builder.span_at(marker.line(), marker.col(), 1);
-            Problem::new(span, format!("not valid YAML: {}", error.info()))
+            // The commonest reason, and the least obvious one.
+            let line = source.text.lines().nth(marker.line().max(1) - 1).unwrap_or_default();
+            let braces = line
+                .contains("${")
+                .then(|| "within `{ }`, a value with `${…}` needs quotes".to_owned());
+            Problem::new(span, format!("not valid YAML: {}", error.info())).hint(braces)
         })?;
         let one_line = span.start.line() == span.end.line();
         let length = if one_line {

@@ -14,6 +14,8 @@ use tokio::net::TcpStream;
 const GZIP_LEVEL: i32 = 6;
 /// Pause before a refused request is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
+/// Flag and length in front of a gRPC message.
+const FRAME_HEAD: usize = 5;
 /// Tries of one request before the benchmark gives up.
 const MAX_TRIES: usize = 500;
 
@@ -41,7 +43,7 @@ pub fn frame(request: &[u8]) -> Bytes {
     let size = compressor
         .gzip_compress(request, &mut packed)
         .expect("the buffer has the bound's size");
-    let mut framed = BytesMut::with_capacity(5 + size);
+    let mut framed = BytesMut::with_capacity(FRAME_HEAD + size);
     framed.put_u8(1);
     framed.put_u32(u32::try_from(size).expect("a request fits in 4 GiB"));
     framed.put_slice(&packed[..size]);
@@ -59,6 +61,30 @@ pub struct Sent {
 pub struct Client {
     sender: SendRequest<Full<Bytes>>,
     authority: String,
+}
+
+/// POST of a gzipped request over OTLP/HTTP, for peers that have no gRPC door. Takes a gRPC frame and drops its head.
+pub async fn post(address: SocketAddr, path: &str, framed: Bytes) -> Result<()> {
+    let request = http::Request::post(path)
+        .header("host", address.to_string())
+        .header("content-type", "application/x-protobuf")
+        .header("content-encoding", "gzip")
+        .body(Full::new(framed.slice(FRAME_HEAD..)))?;
+    let socket = TcpStream::connect(address)
+        .await
+        .with_context(|| format!("connecting to {address}"))?;
+    socket.set_nodelay(true)?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
+    tokio::spawn(connection);
+    let response = sender.send_request(request).await?;
+    let status = response.status();
+    let body = response.into_body().collect().await?.to_bytes();
+    ensure!(
+        status.is_success(),
+        "{path} answered {status}: {}",
+        String::from_utf8_lossy(&body)
+    );
+    Ok(())
 }
 
 impl Client {

@@ -10,3 +10,4 @@ pub mod process;
 pub mod report;
 pub mod scenario;
 pub mod spans;
+pub mod usage;

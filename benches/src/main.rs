@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use benches::report::machine;
-use benches::scenario::{Setting, ingest, latency, lookup, soak, start};
+use benches::scenario::{Setting, ingest, latency, lookup, peer, soak, start};
 use clap::{Parser, Subcommand};
 
 /// End-to-end benchmarks of the trackline binary.
@@ -26,6 +26,11 @@ enum Scenario {
     /// Spans at the highest rate: per CPU-second, bytes at rest, memory.
     Spans {
         #[arg(long, default_value_t = 2_000_000)]
+        total: usize,
+    },
+    /// The same spans into VictoriaTraces, where it is on PATH.
+    Peer {
+        #[arg(long, default_value_t = 1_000_000)]
         total: usize,
     },
     /// JSON logs at the highest rate.
@@ -74,6 +79,7 @@ async fn main() -> Result<()> {
     std::fs::create_dir_all(&setting.scratch)?;
     match arguments.scenario {
         Some(Scenario::Spans { total }) => ingest::spans(&setting, total).await?,
+        Some(Scenario::Peer { total }) => peer::spans(&setting, total).await?,
         Some(Scenario::Logs { total }) => ingest::logs(&setting, total).await?,
         Some(Scenario::Latency { total, rate }) => latency::run(&setting, total, rate).await?,
         Some(Scenario::Lookup { total }) => lookup::run(&setting, total).await?,
@@ -82,6 +88,7 @@ async fn main() -> Result<()> {
         None => {
             start::run(&setting).await?;
             ingest::spans(&setting, 2_000_000).await?;
+            peer::spans(&setting, 1_000_000).await?;
             ingest::logs(&setting, 1_000_000).await?;
             latency::run(&setting, 1_000_000, 40_000.0).await?;
             lookup::run(&setting, 10_000_000).await?;

@@ -10,12 +10,12 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::client;
+use crate::usage::Usage;
 
 /// How long a server may take to become ready before the benchmark gives up.
 const READY_WITHIN: Duration = Duration::from_secs(60);
-/// CPU use below which a process counts as idle: 2 ticks of 10 ms in `IDLE_FOR`.
-const IDLE_TICKS: u64 = 2;
-const IDLE_FOR: Duration = Duration::from_secs(2);
+/// Pause between two looks at what is only in memory.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 const POLL: Duration = Duration::from_millis(5);
 
 pub struct Server {
@@ -97,45 +97,6 @@ impl Server {
         matches!(client::get(self.http, "/api/trackline/v1/services").await, Ok((200, _)))
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// User and system time that the process has used, in seconds.
-    pub fn cpu_seconds(&self) -> Result<f64> {
-        Ok(self.cpu_ticks()? as f64 / 100.0)
-    }
-
-    fn cpu_ticks(&self) -> Result<u64> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).context("reading the server's CPU time")?;
-        let after_name = stat.rsplit(')').next().unwrap_or_default();
-        let fields: Vec<&str> = after_name.split_whitespace().collect();
-        // Fields 14 and 15 of proc(5), counted behind the name.
-        Ok(fields[11].parse::<u64>()? + fields[12].parse::<u64>()?)
-    }
-
-    /// Resident memory now and at its highest, in bytes.
-    pub fn memory_bytes(&self) -> Result<(u64, u64)> {
-        let status =
-            fs::read_to_string(format!("/proc/{}/status", self.pid())).context("reading the server's memory")?;
-        let field = |name: &str| -> u64 {
-            let line = status
-                .lines()
-                .find_map(|line| line.strip_prefix(name))
-                .unwrap_or_default();
-            line.split_whitespace()
-                .next()
-                .and_then(|kib| kib.parse::<u64>().ok())
-                .unwrap_or_default()
-                * 1024
-        };
-        Ok((field("VmRSS:"), field("VmHWM:")))
-    }
-
-    pub fn descriptors(&self) -> Result<usize> {
-        Ok(fs::read_dir(format!("/proc/{}/fd", self.pid()))?.count())
-    }
-
     pub async fn json(&self, path: &str) -> Result<Value> {
         let (status, body) = client::get(self.http, path).await?;
         ensure!(
@@ -146,23 +107,26 @@ impl Server {
         Ok(serde_json::from_slice(&body)?)
     }
 
-    /// Waits until the journal is drained, nothing is only in memory and the process rests.
+    pub fn usage(&self) -> Usage {
+        Usage(self.child.id())
+    }
+
+    /// Waits until nothing is only in memory and the process rests.
     pub async fn settle(&self, within: Duration) -> Result<()> {
         let deadline = Instant::now() + within;
-        let mut ticks = self.cpu_ticks()?;
         loop {
-            tokio::time::sleep(IDLE_FOR).await;
-            let now = self.cpu_ticks()?;
             let status = self.json("/api/trackline/v1/status").await?;
-            let fresh = status["store"]["fresh_rows"].as_u64().unwrap_or(0);
-            if now - ticks <= IDLE_TICKS && fresh == 0 {
-                return Ok(());
+            let fresh = status["store"]["fresh_rows"]
+                .as_u64()
+                .context("the status names no store.fresh_rows")?;
+            if fresh == 0 {
+                return self.usage().idle(within).await;
             }
             ensure!(
                 Instant::now() < deadline,
-                "still busy after {within:?} ({fresh} rows only in memory)"
+                "{fresh} rows are still only in memory after {within:?}"
             );
-            ticks = now;
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
@@ -175,7 +139,10 @@ impl Server {
 
     /// Asks the process to end and waits for it.
     pub fn stop(mut self) -> Result<PathBuf> {
-        let asked = Command::new("kill").arg("-TERM").arg(self.pid().to_string()).status()?;
+        let asked = Command::new("kill")
+            .arg("-TERM")
+            .arg(self.child.id().to_string())
+            .status()?;
         ensure!(asked.success(), "could not signal the server");
         let status = self.child.wait()?;
         ensure!(status.success(), "the server ended with {status}");

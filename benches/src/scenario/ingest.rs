@@ -49,17 +49,17 @@ async fn run(
 ) -> Result<()> {
     let directory = setting.scratch.join(format!("ingest-{what}"));
     let server = Server::start(&setting.binary, &directory, Ports::free()?, "7d").await?;
-    let before = server.cpu_seconds()?;
+    let before = server.usage().cpu_seconds()?;
     let mut left = total / PER_REQUEST;
     let mut sent = load(&server, service, IN_FLIGHT, None, move || {
         left = left.checked_sub(1)?;
         Some(make())
     })
     .await?;
-    let at_last_ack = server.cpu_seconds()? - before;
+    let at_last_ack = server.usage().cpu_seconds()? - before;
     server.settle(SETTLE_WITHIN).await?;
-    let cpu = server.cpu_seconds()? - before;
-    let (_, peak) = server.memory_bytes()?;
+    let cpu = server.usage().cpu_seconds()? - before;
+    let (_, peak) = server.usage().memory_bytes()?;
     let directory = server.stop()?;
     let bytes = size_bytes(&directory)?;
     let items = total as f64;

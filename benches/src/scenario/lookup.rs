@@ -115,7 +115,7 @@ pub async fn run(setting: &Setting, total: usize) -> Result<()> {
         "ms",
         "100 at most",
     );
-    let (resident, _) = server.memory_bytes()?;
+    let (resident, _) = server.usage().memory_bytes()?;
     report.add("resident memory after this", resident as f64 / 1048576.0, "MiB", "");
     server.stop()?;
     report.write(

@@ -3,6 +3,7 @@
 pub mod ingest;
 pub mod latency;
 pub mod lookup;
+pub mod peer;
 pub mod soak;
 pub mod start;
 

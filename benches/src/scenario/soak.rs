@@ -48,10 +48,10 @@ pub async fn run(setting: &Setting, minutes: u64) -> Result<()> {
         server
             .json("/api/trackline/v1/search?service=api-gateway&lookback=5m&limit=20")
             .await?;
-        let (memory, _) = server.memory_bytes()?;
+        let (memory, _) = server.usage().memory_bytes()?;
         let round = (
             memory as f64 / 1048576.0,
-            server.descriptors()? as f64,
+            server.usage().descriptors()? as f64,
             size_bytes(&directory)? as f64 / 1048576.0,
         );
         println!(

@@ -27,7 +27,7 @@ pub async fn run(setting: &Setting) -> Result<()> {
         empty.push(server.ready_after);
         if at + 1 == EMPTY_STARTS {
             tokio::time::sleep(REST).await;
-            idle = server.memory_bytes()?.0;
+            idle = server.usage().memory_bytes()?.0;
         }
         server.stop()?;
     }

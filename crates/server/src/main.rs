@@ -1,30 +1,97 @@
-//! The binary `trackline`.
+//! The binary `trackline`: which command does what.
 
-#[cfg_attr(not(test), expect(dead_code, reason = "the command that serves it mounts it"))]
 mod api;
+mod assemble;
 mod cli;
+mod config;
+mod demo;
+mod extensions;
+mod serve;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use anyhow::Result;
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// One binary for telemetry: receive it, keep it, and tell the whole story of a request.
+///
+/// Every response of an instrumented service carries a tracking ID. `trackline trace ID` shows what happened: the trace
+/// across services, log lines, errors, database rows and what AI calls cost.
 #[derive(Parser)]
-#[command(name = "trackline", version)]
+#[command(name = "trackline", version, arg_required_else_help = true, after_help = EXAMPLES)]
+struct Arguments {
+    /// Run with this configuration; the same as `trackline serve --config FILE`.
+    #[arg(long, value_name = "FILE")]
+    config: Vec<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  trackline demo                                   everything on this machine, with traffic to look at
+  trackline serve                                  the server alone: OTLP on 4317 and 4318, UI on 16686
+  trackline trace 7f3c…                            one request's story, by the ID from X-Tracking-ID
+  trackline search --service api-gateway --errors  recent failing requests
+";
+
+#[derive(Subcommand)]
 enum Command {
+    Serve(serve::Args),
+    Demo(demo::Args),
+    Config(serve::ConfigArgs),
     Trace(cli::TraceArgs),
     Search(cli::SearchArgs),
     Services(cli::ServicesArgs),
     Journal(cli::JournalArgs),
     Store(cli::StoreArgs),
+    /// Print completions for a shell: `trackline completions bash > /etc/bash_completion.d/trackline`.
+    Completions {
+        shell: Shell,
+    },
 }
 
 fn main() -> ExitCode {
-    match Command::parse() {
-        Command::Trace(args) => args.run(),
-        Command::Search(args) => args.run(),
-        Command::Services(args) => args.run(),
-        Command::Journal(args) => args.run(),
-        Command::Store(args) => args.run(),
+    let arguments = Arguments::parse();
+    match arguments.command {
+        None => ending(serve::run(serve::Args::with_config(arguments.config))),
+        Some(Command::Serve(args)) => ending(serve::run(args.and_config(arguments.config))),
+        Some(Command::Demo(args)) => ending(demo::run(args)),
+        Some(Command::Config(args)) => ending(serve::show_config(args)),
+        Some(Command::Trace(args)) => args.run(),
+        Some(Command::Search(args)) => args.run(),
+        Some(Command::Services(args)) => args.run(),
+        Some(Command::Journal(args)) => args.run(),
+        Some(Command::Store(args)) => args.run(),
+        Some(Command::Completions { shell }) => {
+            clap_complete::generate(shell, &mut Arguments::command(), "trackline", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// A command that ran to its end, or one line that says why it did not.
+fn ending(outcome: Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("trackline: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
     }
 }

@@ -1,0 +1,416 @@
+//! From a plan to a running system: the tables of all components, and one function that opens, starts and stops in order.
+//!
+//! This is the only place that knows which components exist.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use exporters::debug::Debug;
+use exporters::file::File;
+use exporters::otlp::Otlp;
+use exporters::otlphttp::OtlpHttp;
+use exporters::store::StoreExporter;
+use journal::{Journal, RealDisk};
+use net::Doors;
+use pipeline::config::{Config, Fsync, Journal as JournalChoice, JournalSettings, Problems};
+use pipeline::graph::{Drained, ExporterPart, Graph, Parts, PipelinePart};
+use pipeline::plan::{self, Kind, Plan, Planned, Tables};
+use pipeline::processors::{self, Step};
+use pipeline::sending::Sending;
+use pipeline::{Budget, Exporter, Ledger, Sink};
+use store::{Reader, Store, Writer};
+
+use crate::extensions::{HealthCheck, Query};
+
+/// Memory of the process before a `memory_limiter` says otherwise; the same as its default.
+const BUDGET_BYTES: u64 = 512 << 20;
+/// How long requests in flight may take to finish when the process stops.
+const DOORS_GRACE: Duration = Duration::from_secs(5);
+/// How long exporters may take to deliver what the journal still holds; what is left is delivered after the next start.
+const DRAIN_GRACE: Duration = Duration::from_secs(10);
+/// Pause between two looks at whether the journal has been read to its end.
+const REPLAY_POLL: Duration = Duration::from_millis(2);
+
+/// A receiver's settings.
+pub enum ReceiverSettings {
+    Otlp(Box<receivers::otlp::Config>),
+}
+
+/// An exporter's settings.
+pub enum ExporterSettings {
+    Store(Box<exporters::store::Config>),
+    Otlp(Box<exporters::otlp::Config>),
+    OtlpHttp(Box<exporters::otlphttp::Config>),
+    Debug(Box<exporters::debug::Config>),
+    File(Box<exporters::file::Config>),
+}
+
+/// An extension's settings.
+pub enum ExtensionSettings {
+    Query(Query),
+    HealthCheck(HealthCheck),
+}
+
+const RECEIVERS: &[Kind<ReceiverSettings>] = &[Kind {
+    name: "otlp",
+    signals: &[],
+    parse: |section| section.parse().map(|config| ReceiverSettings::Otlp(Box::new(config))),
+}];
+
+const PROCESSORS: &[Kind<Step>] = &[
+    Kind {
+        name: "memory_limiter",
+        signals: &[],
+        parse: processors::memory_limiter::parse,
+    },
+    Kind {
+        name: "resource",
+        signals: &[],
+        parse: processors::resource::parse,
+    },
+    Kind {
+        name: "batch",
+        signals: &[],
+        parse: processors::batch::parse,
+    },
+];
+
+const EXPORTERS: &[Kind<ExporterSettings>] = &[
+    Kind {
+        name: "store",
+        signals: &exporters::store::SIGNALS,
+        parse: |section| {
+            exporters::store::Config::parse(section)
+                .map(Box::new)
+                .map(ExporterSettings::Store)
+        },
+    },
+    Kind {
+        name: "otlp",
+        signals: &[],
+        parse: |section| {
+            exporters::otlp::parse(section)
+                .map(Box::new)
+                .map(ExporterSettings::Otlp)
+        },
+    },
+    Kind {
+        name: "otlphttp",
+        signals: &[],
+        parse: |section| {
+            exporters::otlphttp::parse(section)
+                .map(Box::new)
+                .map(ExporterSettings::OtlpHttp)
+        },
+    },
+    Kind {
+        name: "debug",
+        signals: &[],
+        parse: |section| {
+            exporters::debug::parse(section)
+                .map(Box::new)
+                .map(ExporterSettings::Debug)
+        },
+    },
+    Kind {
+        name: "file",
+        signals: &[],
+        parse: |section| {
+            exporters::file::parse(section)
+                .map(Box::new)
+                .map(ExporterSettings::File)
+        },
+    },
+];
+
+const EXTENSIONS: &[Kind<ExtensionSettings>] = &[
+    Kind {
+        name: "query",
+        signals: &[],
+        parse: |section| Query::parse(section).map(ExtensionSettings::Query),
+    },
+    Kind {
+        name: "health_check",
+        signals: &[],
+        parse: |section| HealthCheck::parse(section).map(ExtensionSettings::HealthCheck),
+    },
+];
+
+/// A plan over the components that exist here.
+pub type ServerPlan = Plan<ReceiverSettings, ExporterSettings, ExtensionSettings>;
+
+/// What the configuration means, or everything that is wrong with it. No I/O.
+pub fn plan(config: &Config) -> Result<ServerPlan, Problems> {
+    let tables = Tables {
+        receivers: RECEIVERS,
+        processors: PROCESSORS,
+        exporters: EXPORTERS,
+        extensions: EXTENSIONS,
+    };
+    plan::plan(config, &tables)
+}
+
+/// Where the journal lies, if there is one.
+pub fn journal_directory(plan: &ServerPlan, data_dir: &Path) -> Option<PathBuf> {
+    let inside = || data_dir.join("journal");
+    match &plan.journal {
+        JournalChoice::None => None,
+        JournalChoice::Default => Some(inside()),
+        JournalChoice::Settings(settings) => Some(settings.directory.clone().unwrap_or_else(inside)),
+    }
+}
+
+/// The open store's two handles.
+#[derive(Clone)]
+struct OpenStore {
+    writer: Arc<Writer>,
+    reader: Reader,
+    retention: Duration,
+}
+
+/// Everything that runs.
+pub struct Running {
+    doors: net::Open,
+    graph: Graph,
+    store: Option<OpenStore>,
+    pub ledger: Ledger,
+    replay: tokio::task::JoinHandle<()>,
+}
+
+/// What the extensions are given to show.
+pub struct Shown {
+    pub reader: Option<Reader>,
+    pub retention: Duration,
+    pub journal: Option<Journal>,
+    pub ledger: Ledger,
+    pub budget: Budget,
+    pub ready: Arc<AtomicBool>,
+    pub started: Instant,
+}
+
+impl Running {
+    /// Opens the store and the journal, starts the graph, then opens all doors at once.
+    pub async fn start(plan: ServerPlan, data_dir: &Path) -> Result<Self> {
+        let started = Instant::now();
+        let journal_directory = journal_directory(&plan, data_dir);
+        let store = open_store(&plan, data_dir)?;
+        let journal = match journal_directory {
+            Some(directory) => Some(open_journal(&plan.journal, directory)?),
+            None => None,
+        };
+        let (budget, ledger) = (Budget::root("process", BUDGET_BYTES), Ledger::new());
+        let shown = Shown {
+            reader: store.as_ref().map(|store| store.reader.clone()),
+            retention: store.as_ref().map_or(Duration::ZERO, |store| store.retention),
+            journal: journal.clone(),
+            ledger: ledger.clone(),
+            budget: budget.clone(),
+            ready: Arc::new(AtomicBool::new(false)),
+            started,
+        };
+
+        let exporters = open_exporters(&plan.exporters, store.as_ref())?;
+        let pipelines = plan
+            .pipelines
+            .into_iter()
+            .map(|pipeline| PipelinePart {
+                exporters: exporters
+                    .iter()
+                    .filter(|part| pipeline.exporters.contains(&part.name))
+                    .cloned()
+                    .collect(),
+                in_request: pipeline
+                    .in_request
+                    .into_iter()
+                    .map(|(_, processor)| processor)
+                    .collect(),
+                name: pipeline.name,
+                signal: pipeline.signal,
+                receivers: pipeline.receivers,
+                take: pipeline.take,
+            })
+            .collect();
+        let runtime = tokio::runtime::Handle::current();
+        let parts = Parts {
+            pipelines,
+            journal,
+            budget,
+            ledger: ledger.clone(),
+            runtime,
+        };
+        let graph = Graph::start(parts).context("starting the pipelines")?;
+
+        let mut doors = Doors::new();
+        for receiver in &plan.receivers {
+            mount_receiver(receiver, &graph, &mut doors)?;
+        }
+        for extension in plan.extensions {
+            match extension.settings {
+                ExtensionSettings::Query(query) => query.mount(&extension.name, &shown, &mut doors)?,
+                ExtensionSettings::HealthCheck(health) => health.mount(&extension.name, &shown, &mut doors)?,
+            }
+        }
+        let doors = doors.open().await?;
+        let replay = tokio::spawn(replayed(shown.journal, shown.ready));
+        Ok(Self {
+            doors,
+            graph,
+            store,
+            ledger,
+            replay,
+        })
+    }
+
+    /// Resolves when everything that the journal held at the start answers queries.
+    pub async fn ready(&mut self) {
+        if let Err(error) = (&mut self.replay).await {
+            tracing::error!("waiting for the replay broke: {error}");
+        }
+    }
+
+    /// Who listens where.
+    pub fn addresses(&self) -> &[(String, std::net::SocketAddr)] {
+        self.doors.addresses()
+    }
+
+    /// Stops in the order of the flow: doors, pipelines, store.
+    pub async fn stop(self) -> Result<()> {
+        self.replay.abort();
+        let served = self.doors.shutdown(DOORS_GRACE).await;
+        if !served {
+            tracing::warn!("requests were still in flight after {DOORS_GRACE:?}; their senders will try again");
+        }
+        if self.graph.drain(DRAIN_GRACE).await == Drained::Abandoned {
+            tracing::warn!(
+                "not everything was delivered within {DRAIN_GRACE:?}; the journal keeps it for the next start"
+            );
+        }
+        if let Some(store) = self.store {
+            tokio::task::spawn_blocking(move || store.writer.close())
+                .await?
+                .context("closing the store")?;
+        }
+        Ok(())
+    }
+}
+
+fn open_store(plan: &ServerPlan, data_dir: &Path) -> Result<Option<OpenStore>> {
+    let mut stores = plan.exporters.iter().filter_map(|exporter| match &exporter.settings {
+        ExporterSettings::Store(config) => Some((&exporter.name, config)),
+        _ => None,
+    });
+    let Some((name, config)) = stores.next() else {
+        return Ok(None);
+    };
+    if let Some((second, _)) = stores.next() {
+        bail!("`{name}` and `{second}` are both the store; one process keeps one, several pipelines may share it");
+    }
+    let directory = config.directory.clone().unwrap_or_else(|| data_dir.join("store"));
+    let settings = config.settings();
+    let retention = settings.traces.age.max(settings.logs.age);
+    let (writer, reader) = Store::open(&directory, settings)?;
+    Ok(Some(OpenStore {
+        writer: Arc::new(writer),
+        reader,
+        retention,
+    }))
+}
+
+fn open_journal(choice: &JournalChoice, directory: PathBuf) -> Result<Journal> {
+    let wanted = match choice {
+        JournalChoice::Settings(settings) => settings.clone(),
+        JournalChoice::Default | JournalChoice::None => JournalSettings::default(),
+    };
+    let settings = journal::Settings {
+        max_bytes: wanted.max_bytes,
+        max_age: wanted.max_age,
+        segment_bytes: wanted.segment_bytes,
+        fsync: match wanted.fsync {
+            Fsync::Always => journal::Fsync::Always,
+            Fsync::Interval(every) => journal::Fsync::Interval(every),
+            Fsync::Off => journal::Fsync::Off,
+        },
+        min_free_bytes: wanted.min_free_bytes,
+        ..journal::Settings::new(directory)
+    };
+    let (journal, recovery) = Journal::open(settings, Arc::new(RealDisk))?;
+    if recovery.damage_count > 0 || recovery.torn_bytes > 0 {
+        tracing::warn!(
+            torn_bytes = recovery.torn_bytes,
+            damaged_places = recovery.damage_count,
+            "the journal was repaired; `trackline journal check` shows what was found"
+        );
+    }
+    Ok(journal)
+}
+
+fn open_exporters(planned: &[Planned<ExporterSettings>], store: Option<&OpenStore>) -> Result<Vec<ExporterPart>> {
+    planned
+        .iter()
+        .map(|exporter| {
+            let (sink, sending) = match &exporter.settings {
+                ExporterSettings::Store(_) => {
+                    let store = store.context("the store is open when an exporter is")?;
+                    (
+                        Sink::Keeper(Arc::new(StoreExporter::new(store.writer.clone()))),
+                        Sending::local(),
+                    )
+                }
+                ExporterSettings::Otlp(config) => (send_by(Otlp::new(config)?), config.sending()),
+                ExporterSettings::OtlpHttp(config) => (send_by(OtlpHttp::new(config)?), config.sending()),
+                ExporterSettings::Debug(config) => {
+                    let debug = Debug::new(&exporter.name, *config.clone(), Box::new(std::io::stderr()));
+                    (send_by(debug), Sending::local())
+                }
+                ExporterSettings::File(config) => {
+                    let file =
+                        File::open(*config.clone()).with_context(|| format!("opening exporter `{}`", exporter.name))?;
+                    (send_by(file), Sending::local())
+                }
+            };
+            Ok(ExporterPart {
+                name: exporter.name.clone(),
+                sink,
+                sending,
+            })
+        })
+        .collect()
+}
+
+fn send_by(exporter: impl Exporter) -> Sink {
+    Sink::Exporter(Arc::new(exporter))
+}
+
+fn mount_receiver(receiver: &Planned<ReceiverSettings>, graph: &Graph, doors: &mut Doors) -> Result<()> {
+    let intake = graph
+        .intake(&receiver.name)
+        .ok_or_else(|| anyhow!("no pipeline takes from the receiver `{}`", receiver.name))?;
+    match &receiver.settings {
+        ReceiverSettings::Otlp(config) => {
+            let mounted = receivers::otlp::mount(config, intake, doors)?;
+            for warning in mounted.warnings {
+                tracing::warn!("{warning}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Waits until every reader has been given all that the journal holds, then says that answers are complete.
+async fn replayed(journal: Option<Journal>, ready: Arc<AtomicBool>) {
+    if let Some(journal) = journal {
+        let behind = || {
+            journal
+                .readers()
+                .iter()
+                .any(|reader| reader.attached && reader.lag_records > reader.in_flight_records)
+        };
+        while behind() {
+            tokio::time::sleep(REPLAY_POLL).await;
+        }
+    }
+    ready.store(true, Ordering::Release);
+}

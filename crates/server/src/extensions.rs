@@ -1,0 +1,244 @@
+//! What listens beside the receivers: the query door with its APIs and pages, and the health check.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
+use net::access::{ReadAccess, Token};
+use net::{At, DoorSettings, Doors, Endpoint, Mount};
+use pipeline::config::{Problems, Section};
+use pipeline::processors::memory_limiter::resident_bytes;
+use query::Querier;
+use query::rows::{DatabaseSettings, Rows};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use store::{Reader, Stats};
+
+use crate::api::{self, ApiState};
+use crate::assemble::Shown;
+
+/// The APIs and the web UI.
+///
+/// ```yaml
+/// extensions:
+///   query:
+///     endpoint: 127.0.0.1:16686
+///     databases: [{ url: "postgres://reader@db/workflows" }]
+/// ```
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Query {
+    /// Where it listens. Default 127.0.0.1:16686.
+    #[serde(default = "Query::default_endpoint")]
+    pub endpoint: String,
+    /// Bearer tokens that callers must send one of. Needed beyond loopback.
+    #[serde(default)]
+    pub tokens: Vec<String>,
+    /// Listen beyond loopback without tokens: whoever reaches the door may read.
+    #[serde(default)]
+    pub insecure: bool,
+    /// Host names, beside localhost and addresses, under which browsers reach the door.
+    #[serde(default)]
+    pub hosts: Vec<String>,
+    /// Databases in which rows of a request are looked up.
+    #[serde(default)]
+    pub databases: Vec<Database>,
+}
+
+/// One database of the services.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    /// `sqlite:…` or `postgres://…`; it is only read.
+    pub url: String,
+    /// Default: every table with a `tracking_id` column.
+    #[serde(default)]
+    pub tables: Vec<String>,
+}
+
+impl Query {
+    fn default_endpoint() -> String {
+        "127.0.0.1:16686".to_owned()
+    }
+
+    pub fn parse(section: &Section<'_>) -> Result<Self, Problems> {
+        let query: Self = section.parse()?;
+        let endpoint = endpoint(section, &query.endpoint)?;
+        if let Some(short) = query.tokens.iter().position(|token| Token::new(token).is_none()) {
+            return Err(section.problem(&["tokens"], format!("token {} is empty", short + 1)));
+        }
+        if !query.access().may_open(&endpoint) {
+            let problem = "reading beyond loopback needs `tokens`, or `insecure: true` if whoever reaches it may read";
+            return Err(section.problem(&["endpoint"], problem));
+        }
+        Ok(query)
+    }
+
+    fn access(&self) -> ReadAccess {
+        ReadAccess {
+            tokens: self.tokens.iter().filter_map(|token| Token::new(token)).collect(),
+            insecure: self.insecure,
+            hosts: self.hosts.clone(),
+        }
+    }
+
+    pub fn mount(&self, name: &str, shown: &Shown, doors: &mut Doors) -> Result<()> {
+        let reader = shown.reader.clone().with_context(|| {
+            format!("the extension `{name}` answers from the store, and no pipeline has the exporter `store`")
+        })?;
+        let rows = match self.databases.as_slice() {
+            [] => None,
+            databases => {
+                let settings = databases
+                    .iter()
+                    .map(|database| DatabaseSettings {
+                        url: database.url.clone(),
+                        tables: database.tables.clone(),
+                    })
+                    .collect();
+                Some(Rows::new(settings)?)
+            }
+        };
+        let querier = Querier::new(reader.clone(), rows).with_retention(shown.retention);
+        let (ready, ledger) = (shown.ready.clone(), shown.ledger.clone());
+        let state = ApiState {
+            querier,
+            status: status_source(shown, reader),
+            ledger: Arc::new(move || ledger.json()),
+            ready: Arc::new(move || ready.load(Ordering::Acquire)),
+        };
+        let settings = DoorSettings {
+            read: Some(self.access()),
+            ..DoorSettings::default()
+        };
+        let service = net::from_tower(tower::ServiceExt::map_request(
+            api::router(state),
+            |request: net::Request| request.map(axum::body::Body::new),
+        ));
+        let endpoint: Endpoint = self.endpoint.parse()?;
+        doors.mount_with(
+            &endpoint,
+            &format!("extension {name}"),
+            Mount::Http { at: At::Rest, service },
+            settings,
+        )?;
+        Ok(())
+    }
+}
+
+/// What `/api/trackline/v1/status` says beside `ready`.
+fn status_source(shown: &Shown, reader: Reader) -> api::JsonSource {
+    let (journal, budget, started) = (shown.journal.clone(), shown.budget.clone(), shown.started);
+    Arc::new(move || {
+        let journal = journal.as_ref().map(
+            |journal| json!({ "health": journal.health(), "stats": journal.stats(), "readers": journal.readers() }),
+        );
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptime_seconds": started.elapsed().as_secs(),
+            "store": store_status(&reader.stats()),
+            "journal": journal,
+            "memory": {
+                "resident_bytes": resident_bytes(),
+                "budget_used_bytes": budget.used_bytes(),
+                "budget_limit_bytes": budget.limit_bytes(),
+            },
+        })
+    })
+}
+
+fn store_status(stats: &Stats) -> Value {
+    let dataset = |stats: &store::DatasetStats| {
+        json!({
+            "rows": stats.rows,
+            "bytes": stats.bytes,
+            "parts": stats.parts,
+            "sealed_parts": stats.sealed_parts,
+            "fresh_rows": stats.fresh_rows,
+            "fresh_bytes": stats.fresh_bytes,
+            "oldest_unix_nano": stats.oldest_unix_nano.map(|at| at.to_string()),
+            "newest_unix_nano": stats.newest_unix_nano.map(|at| at.to_string()),
+        })
+    };
+    json!({
+        "traces": dataset(&stats.traces),
+        "logs": dataset(&stats.logs),
+        "fresh_rows": stats.traces.fresh_rows + stats.logs.fresh_rows,
+        "quarantined_parts": stats.quarantined.len(),
+    })
+}
+
+/// Answers 200 once the journal has been replayed, 503 before, as orchestrators expect.
+///
+/// ```yaml
+/// extensions:
+///   health_check: { endpoint: 127.0.0.1:13133, path: / }
+/// ```
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HealthCheck {
+    /// Where it listens. Default 127.0.0.1:13133.
+    #[serde(default = "HealthCheck::default_endpoint")]
+    pub endpoint: String,
+    /// Default `/`.
+    #[serde(default = "HealthCheck::default_path")]
+    pub path: String,
+}
+
+impl HealthCheck {
+    fn default_endpoint() -> String {
+        "127.0.0.1:13133".to_owned()
+    }
+
+    fn default_path() -> String {
+        "/".to_owned()
+    }
+
+    pub fn parse(section: &Section<'_>) -> Result<Self, Problems> {
+        let health: Self = section.parse()?;
+        endpoint(section, &health.endpoint)?;
+        if !health.path.starts_with('/') {
+            return Err(section.problem(&["path"], "a path begins with `/`"));
+        }
+        Ok(health)
+    }
+
+    pub fn mount(&self, name: &str, shown: &Shown, doors: &mut Doors) -> Result<()> {
+        let (ready, journal, started) = (shown.ready.clone(), shown.journal.clone(), shown.started);
+        let answer = move || {
+            let healthy = journal
+                .as_ref()
+                .is_none_or(|journal| !matches!(journal.health(), journal::Health::Failed { .. }));
+            let (status, said) = match (healthy, ready.load(Ordering::Acquire)) {
+                (false, _) => (
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "the journal's disk failed; restart after mending it",
+                ),
+                (true, false) => (StatusCode::SERVICE_UNAVAILABLE, "reading the journal"),
+                (true, true) => (StatusCode::OK, "Server available"),
+            };
+            let up: Duration = started.elapsed();
+            std::future::ready((status, Json(json!({ "status": said, "upSince": up.as_secs_f64() }))))
+        };
+        let router = Router::new().route(&self.path, get(answer));
+        let service = net::from_tower(tower::ServiceExt::map_request(router, |request: net::Request| {
+            request.map(axum::body::Body::new)
+        }));
+        let address: Endpoint = self.endpoint.parse()?;
+        doors.mount(
+            &address,
+            &format!("extension {name}"),
+            Mount::Http { at: At::Rest, service },
+        )?;
+        Ok(())
+    }
+}
+
+fn endpoint(section: &Section<'_>, text: &str) -> Result<Endpoint, Problems> {
+    text.parse()
+        .map_err(|bad: net::BadEndpoint| section.problem(&["endpoint"], bad.to_string()))
+}

@@ -1,0 +1,317 @@
+//! `trackline serve` and `trackline config`: load, build, start in order, wait, stop in reverse.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use pipeline::Ledger;
+use pipeline::config::Source;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::assemble::{self, Running};
+use crate::config;
+
+const DATA_DIR: &str = "trackline-data";
+const OTLP_GRPC: &str = "127.0.0.1:4317";
+const OTLP_HTTP: &str = "127.0.0.1:4318";
+const UI: &str = "127.0.0.1:16686";
+const HEALTH: &str = "127.0.0.1:13133";
+
+/// Run the server alone: OTLP in, everything kept, APIs and UI out.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// The OpenTelemetry Collector's YAML; later files are laid over earlier ones. Without it the built-in all-in-one runs.
+    #[arg(long, value_name = "FILE")]
+    config: Vec<PathBuf>,
+    /// Where journal and store lie.
+    #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
+    data_dir: PathBuf,
+    /// Move OTLP over gRPC (receiver `otlp`).
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        help_heading = "Doors of the built-in configuration",
+        conflicts_with = "config"
+    )]
+    otlp_grpc: Option<SocketAddr>,
+    /// Move OTLP over HTTP (receiver `otlp`).
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        help_heading = "Doors of the built-in configuration",
+        conflicts_with = "config"
+    )]
+    otlp_http: Option<SocketAddr>,
+    /// Move UI and APIs (extension `query`).
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        help_heading = "Doors of the built-in configuration",
+        conflicts_with = "config"
+    )]
+    ui: Option<SocketAddr>,
+    /// Move the health check (extension `health_check`).
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        help_heading = "Doors of the built-in configuration",
+        conflicts_with = "config"
+    )]
+    health: Option<SocketAddr>,
+    /// A database in which rows of a request are looked up (sqlite:… or postgres://…).
+    #[arg(long, value_name = "URL", conflicts_with = "config")]
+    database: Vec<String>,
+}
+
+/// Print the effective configuration and where the journal stands in it.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ConfigArgs {
+    #[command(flatten)]
+    serve: Args,
+}
+
+impl Args {
+    /// `trackline --config FILE`, as an image's command has it.
+    pub fn with_config(config: Vec<PathBuf>) -> Self {
+        Self {
+            config,
+            data_dir: DATA_DIR.into(),
+            otlp_grpc: None,
+            otlp_http: None,
+            ui: None,
+            health: None,
+            database: Vec::new(),
+        }
+    }
+
+    /// Adds files that were named before the command.
+    pub fn and_config(mut self, mut earlier: Vec<PathBuf>) -> Self {
+        earlier.append(&mut self.config);
+        self.config = earlier;
+        self
+    }
+
+    pub fn with_database(&self, url: &str) -> Self {
+        let mut args = self.clone();
+        args.database.push(url.to_owned());
+        args
+    }
+
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    pub fn otlp_grpc(&self) -> SocketAddr {
+        self.otlp_grpc.unwrap_or_else(|| default(OTLP_GRPC))
+    }
+
+    fn ui(&self) -> SocketAddr {
+        self.ui.unwrap_or_else(|| default(UI))
+    }
+
+    /// Every address of the built-in configuration, who wants it, and the flag that moves it.
+    pub fn doors(&self) -> [(SocketAddr, &'static str, &'static str); 4] {
+        [
+            (
+                self.otlp_grpc(),
+                "the server's OTLP/gRPC receiver",
+                "--otlp-grpc ADDRESS",
+            ),
+            (
+                self.otlp_http.unwrap_or_else(|| default(OTLP_HTTP)),
+                "the server's OTLP/HTTP receiver",
+                "--otlp-http ADDRESS",
+            ),
+            (self.ui(), "the server's UI", "--ui ADDRESS"),
+            (
+                self.health.unwrap_or_else(|| default(HEALTH)),
+                "the server's health check",
+                "--health ADDRESS",
+            ),
+        ]
+    }
+
+    /// What the flags lay over the configuration.
+    fn overlays(&self) -> Vec<Source> {
+        let mut overlays = Vec::new();
+        let mut lay = |flag: &str, yaml: String| overlays.push(Source::new(flag, yaml));
+        if let Some(address) = self.otlp_grpc {
+            lay(
+                "--otlp-grpc",
+                format!("receivers: {{ otlp: {{ protocols: {{ grpc: {{ endpoint: \"{address}\" }} }} }} }}"),
+            );
+        }
+        if let Some(address) = self.otlp_http {
+            lay(
+                "--otlp-http",
+                format!("receivers: {{ otlp: {{ protocols: {{ http: {{ endpoint: \"{address}\" }} }} }} }}"),
+            );
+        }
+        if let Some(address) = self.ui {
+            lay(
+                "--ui",
+                format!("extensions: {{ query: {{ endpoint: \"{address}\" }} }}"),
+            );
+        }
+        if let Some(address) = self.health {
+            lay(
+                "--health",
+                format!("extensions: {{ health_check: {{ endpoint: \"{address}\" }} }}"),
+            );
+        }
+        if !self.database.is_empty() {
+            // `$` would begin a variable, and a quote would end the text.
+            let urls: Vec<String> = self
+                .database
+                .iter()
+                .map(|url| format!("{{ url: '{}' }}", url.replace('$', "$$").replace('\'', "''")))
+                .collect();
+            lay(
+                "--database",
+                format!("extensions: {{ query: {{ databases: [{}] }} }}", urls.join(", ")),
+            );
+        }
+        overlays
+    }
+
+    fn plan(&self) -> Result<(pipeline::config::Config, assemble::ServerPlan)> {
+        let config = config::load(&self.config, self.overlays())?;
+        let plan = assemble::plan(&config).map_err(|problems| anyhow::anyhow!("{problems}"))?;
+        Ok((config, plan))
+    }
+}
+
+fn default(address: &str) -> SocketAddr {
+    address.parse().expect("the built-in addresses are addresses")
+}
+
+/// The server as the demo sees it.
+pub struct Server {
+    running: Running,
+    ready_after: Duration,
+    ui: SocketAddr,
+    otlp: SocketAddr,
+}
+
+impl Server {
+    pub fn ready_after(&self) -> Duration {
+        self.ready_after
+    }
+
+    pub fn ui_url(&self) -> String {
+        format!("http://{}", self.ui)
+    }
+
+    pub fn otlp_url(&self) -> String {
+        format!("http://{}", self.otlp)
+    }
+
+    /// Spans and log records acknowledged so far.
+    pub fn accepted(&self) -> (u64, u64) {
+        accepted(&self.running.ledger)
+    }
+
+    pub async fn stop(self) -> Result<()> {
+        self.running.stop().await
+    }
+}
+
+fn accepted(ledger: &Ledger) -> (u64, u64) {
+    let doors = ledger.snapshot().doors;
+    let of = |signal: &str| {
+        doors
+            .iter()
+            .filter(|door| door.signal == signal)
+            .map(|door| door.acked)
+            .sum()
+    };
+    (of("traces"), of("logs"))
+}
+
+/// Starts everything and waits until answers are complete.
+pub async fn start(args: &Args) -> Result<Server> {
+    let begun = Instant::now();
+    let (_, plan) = args.plan()?;
+    for warning in &plan.warnings.list {
+        tracing::warn!("{}", warning.message);
+    }
+    let mut running = Running::start(plan, &args.data_dir).await?;
+    running.ready().await;
+    Ok(Server {
+        running,
+        ready_after: begun.elapsed(),
+        ui: args.ui(),
+        otlp: args.otlp_grpc(),
+    })
+}
+
+/// `trackline serve`.
+pub fn run(args: Args) -> Result<()> {
+    log_to_stderr_from("info");
+    runtime()?.block_on(async {
+        let stop = stop_signal();
+        let server = start(&args).await?;
+        for (who, address) in server.running.addresses() {
+            tracing::info!("{who} listens on {address}");
+        }
+        tracing::info!(
+            "ready after {} ms, data in {}",
+            server.ready_after.as_millis(),
+            args.data_dir.display()
+        );
+        stop.await;
+        tracing::info!("stopping");
+        server.stop().await
+    })
+}
+
+/// `trackline config`.
+pub fn show_config(args: ConfigArgs) -> Result<()> {
+    let (config, plan) = args.serve.plan()?;
+    let journal = assemble::journal_directory(&plan, &args.serve.data_dir);
+    print!("{}", config.to_yaml());
+    let place = journal.map(|directory| directory.display().to_string());
+    for line in plan.describe(place.as_deref()).lines() {
+        println!("# {line}");
+    }
+    if !plan.warnings.list.is_empty() {
+        eprint!("{}", plan.warnings);
+    }
+    Ok(())
+}
+
+pub fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")
+}
+
+/// Our own log lines from a level on; `RUST_LOG` selects otherwise.
+pub fn log_to_stderr_from(level: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    // Fails only if somebody set one before, who then has the lines.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .try_init();
+}
+
+/// Resolves at SIGINT or SIGTERM. Made before anything starts, so that no signal is missed.
+pub fn stop_signal() -> impl Future<Output = ()> {
+    let signals = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
+    async move {
+        let [interrupt, terminate] = signals;
+        let (Ok(mut interrupt), Ok(mut terminate)) = (interrupt, terminate) else {
+            // Without handlers the signals end the process by themselves.
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    }
+}

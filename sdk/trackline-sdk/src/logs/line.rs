@@ -104,12 +104,14 @@ impl Format {
             .iter()
             .map(|(name, value)| (canonical(name), value))
             .collect();
+        // Looked up once: each group's pass below asks for all of them.
+        let places: Vec<Option<(usize, &str)>> = named.iter().map(|(name, _)| group_of(name)).collect();
         let first = |at: usize, name: &str| !named[..at].iter().any(|(earlier, _)| *earlier == name);
         // The schema's groups, then `extra`, then what stands at the top.
         for group in 0..=GROUPS.len() {
             let mut open = false;
             for (at, (name, value)) in named.iter().enumerate() {
-                let Some((_, member)) = group_of(name).filter(|(g, _)| *g == group) else {
+                let Some((_, member)) = places[at].filter(|(g, _)| *g == group) else {
                     continue;
                 };
                 if !first(at, name) {
@@ -133,7 +135,7 @@ impl Format {
             }
         }
         for (at, (name, value)) in named.iter().enumerate() {
-            if group_of(name).is_some() || !first(at, name) {
+            if places[at].is_some() || !first(at, name) {
                 continue;
             }
             if room == 0 {

@@ -1,6 +1,6 @@
 /** The real binary in an empty directory on free ports, and the OTLP/JSON door of it. */
-import { spawn, type ChildProcess } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
+import { existsSync, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -27,6 +27,18 @@ export function findChromium(): string | null {
   return existsSync(path) ? path : null;
 }
 
+/** The tables that services write, as SPEC T5 has them; Node of this age has no SQLite of its own. */
+function makeDatabase(path: string): boolean {
+  return python('c.execute("CREATE TABLE workflow_executions (id TEXT, workflow_id TEXT, tracking_id TEXT, status TEXT, created_at TEXT)")', path);
+}
+
+function python(statement: string, ...args: string[]): boolean {
+  const run = spawnSync('python3', ['-c', `import sqlite3, sys\nc = sqlite3.connect(sys.argv[1])\n${statement}\nc.commit()`, ...args], { encoding: 'utf8' });
+  if (run.error) return false;
+  if (run.status !== 0) throw new Error(run.stderr);
+  return true;
+}
+
 async function freePorts(n: number): Promise<number[]> {
   const held = await Promise.all(Array.from({ length: n }, () => new Promise<ReturnType<typeof createServer>>((resolve, reject) => {
     const s = createServer();
@@ -39,40 +51,30 @@ async function freePorts(n: number): Promise<number[]> {
 }
 
 export class Server {
-  private constructor(readonly url: string, private readonly otlp: string, private readonly process: ChildProcess, private readonly directory: string, private readonly said: () => string) {}
+  private constructor(readonly url: string, private readonly otlp: string, private readonly process: ChildProcess, private readonly directory: string, private readonly database: string, private readonly said: () => string) {}
 
   static async start(binary: string): Promise<Server> {
     const directory = mkdtempSync(join(tmpdir(), 'trackline-ui-'));
-    const [query, http, grpc, health, metrics] = await freePorts(5);
-    const config = join(directory, 'trackline.yaml');
-    writeFileSync(config, `
-receivers:
-  otlp:
-    protocols:
-      grpc: { endpoint: 127.0.0.1:${grpc} }
-      http: { endpoint: 127.0.0.1:${http} }
-exporters:
-  store: {}
-extensions:
-  query: { endpoint: 127.0.0.1:${query} }
-  health_check: { endpoint: 127.0.0.1:${health} }
-service:
-  extensions: [query, health_check]
-  telemetry: { metrics: { address: 127.0.0.1:${metrics} } }
-  pipelines:
-    traces: { receivers: [otlp], exporters: [store] }
-    logs: { receivers: [otlp], exporters: [store] }
-`);
-    const child = spawn(binary, ['serve', '--config', config, '--data-dir', join(directory, 'data')], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const [ui, http, grpc, health] = await freePorts(4);
+    const doors = { '--ui': ui, '--otlp-http': http, '--otlp-grpc': grpc, '--health': health };
+    const database = join(directory, 'app.db');
+    const flags = Object.entries(doors).flatMap(([flag, port]) => [flag, `127.0.0.1:${port}`]);
+    if (makeDatabase(database)) flags.push('--database', `sqlite:${database}`);
+    const child = spawn(binary, ['serve', '--data-dir', join(directory, 'data'), ...flags], { stdio: ['ignore', 'pipe', 'pipe'] });
     let said = '';
     child.stdout!.on('data', (d) => { said += d; });
     child.stderr!.on('data', (d) => { said += d; });
-    const server = new Server(`http://127.0.0.1:${query}`, `http://127.0.0.1:${http}`, child, directory, () => said);
+    const server = new Server(`http://127.0.0.1:${ui}`, `http://127.0.0.1:${http}`, child, directory, database, () => said);
     await until('the server is ready', async () => {
       if (child.exitCode !== null) throw new Error(`trackline serve ended with ${child.exitCode}:\n${said}`);
       return (await server.get('/api/trackline/v1/status'))?.['ready'] === true;
     }, START_MS, () => said);
     return server;
+  }
+
+  /** Puts a row with the trace's id into the application's database; false where there is no Python to do so. */
+  insertExecution(trace: SentTrace, id: string): boolean {
+    return python(`c.execute("INSERT INTO workflow_executions VALUES (?, 'wf-81', ?, 'failed', '2026-01-02T03:04:05Z')", (sys.argv[2], sys.argv[3]))`, this.database, id, trace.id);
   }
 
   /** The parsed answer, or null while there is none. */

@@ -18,6 +18,7 @@ describe.skipIf(missing.length > 0)('the web UI', () => {
   let failed: SentTrace;
   let chat: SentTrace;
   let skewed: SentTrace;
+  let hasRows = false;
   let open: Opened | undefined;
 
   beforeAll(async () => {
@@ -27,6 +28,7 @@ describe.skipIf(missing.length > 0)('the web UI', () => {
     chat = ordinaryChat(now - 30_000);
     skewed = failedWorkflow(now - 40_000, 2_500);
     for (const t of [failed, chat, skewed]) await server.send(t);
+    hasRows = server.insertExecution(failed, 'ex-9001');
   });
   afterAll(async () => { await server?.stop(); });
   afterEach(async () => {
@@ -260,6 +262,9 @@ describe.skipIf(missing.length > 0)('the web UI', () => {
     for (const text of ['engine.nodes.NodeFailed', 'workflow-engine.local', 'exception', 'host.name', 'workflow_engine::http']) expect(said).toContain(text);
     await page.getByRole('tab', { name: /^AI/ }).click();
     expect(await page.locator('.plain tfoot').innerText()).toMatch(/17,504\s+412\s+\$0\.024/);
+    await page.getByRole('tab', { name: /^Rows/ }).click();
+    if (hasRows) expect(await page.locator('.rows').innerText()).toMatch(/workflow_executions[^]*ex-9001[^]*failed/);
+    else await page.getByText('No row of a configured database').waitFor();
   });
 
   test('clocks that disagree are marked, corrected, and shown as they were on request', async () => {

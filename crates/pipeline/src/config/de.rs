@@ -33,11 +33,12 @@ pub fn read<T: DeserializeOwned>(node: &Node) -> Result<T, Vec<Problem>> {
             Ok(_) => break,
             Err(error) => error,
         };
-        // What is missing because it was taken out has been reported already.
-        if error
-            .missing
-            .is_some_and(|field| removed.iter().any(|key| key == field))
-        {
+        // What is missing because it was taken out, or was written with another spelling, has been reported already.
+        if error.missing.is_some_and(|field| {
+            let meant = format!("did you mean `{field}`?");
+            removed.iter().any(|key| key == field)
+                || problems.iter().any(|problem| problem.hint.as_ref() == Some(&meant))
+        }) {
             break;
         }
         problems.push(error.clone().into_problem(node.span));
@@ -527,7 +528,6 @@ mod tests {
                 "5:7 `fats` is not one of the choices here / did you mean `fast`?",
                 "6:18 expected `true` or `false`, found `maybe`",
                 "6:25 unknown key `ca` / known here: `insecure`",
-                "1:1 the key `endpoint` is missing",
             ]
         );
     }

@@ -172,7 +172,7 @@ fn value(value: &Option<AnyValue>) -> Value {
         Some(V::DoubleValue(d)) => Value::Double(*d),
         Some(V::BoolValue(b)) => Value::Bool(*b),
         Some(V::BytesValue(b)) => Value::Bytes(b.clone()),
-        Some(V::ArrayValue(a)) => Value::Array(a.values.iter().map(|v| value_of(v)).collect()),
+        Some(V::ArrayValue(a)) => Value::Array(a.values.iter().map(value_of).collect()),
         Some(V::KvlistValue(l)) => Value::Map(pairs(&l.values)),
         _ => Value::Null,
     }

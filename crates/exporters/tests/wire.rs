@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use http_body_util::{BodyExt, Full};
 use model::{Batch, Encoding, Meta, Signal};
-use net::{At, Doors, Mount, Request, Response, full_body, handler_fn};
+use net::{At, DoorSettings, Doors, Mount, Request, Response, TlsFiles, full_body, handler_fn};
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
@@ -128,18 +128,22 @@ impl Backend {
     }
 
     async fn open(self: &Arc<Backend>, port: u16) -> (net::Open, SocketAddr) {
+        self.open_with(port, &DoorSettings::default()).await
+    }
+
+    async fn open_with(self: &Arc<Backend>, port: u16, settings: &DoorSettings) -> (net::Open, SocketAddr) {
         let mut doors = Doors::new();
         let address = format!("127.0.0.1:{port}").parse().expect("an endpoint");
         let (grpc, http) = (Arc::clone(self), Arc::clone(self));
         let service = handler_fn(move |request| Arc::clone(&grpc).grpc(request));
         let name = "opentelemetry.proto.collector.trace.v1.TraceService";
         doors
-            .mount(&address, "backend", Mount::Grpc { name, service })
+            .mount_with(&address, "backend", Mount::Grpc { name, service }, settings.clone())
             .expect("free");
         let service = handler_fn(move |request| Arc::clone(&http).http(request));
         let at = At::Path("/base/v1/traces".to_owned());
         doors
-            .mount(&address, "backend", Mount::Http { at, service })
+            .mount_with(&address, "backend", Mount::Http { at, service }, settings.clone())
             .expect("free");
         let open = doors.open().await.expect("opens");
         let address = open.address_of("backend").expect("open");
@@ -294,4 +298,45 @@ async fn many_requests_at_once_share_or_keep_connections() {
         }
     }
     assert_eq!(backend.seen.lock().expect("no panic").len(), 100);
+}
+
+#[tokio::test]
+async fn tls_is_spoken_and_a_stranger_is_not_trusted() {
+    let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../net/tests/fixtures");
+    let certificate = fixtures.join("localhost.crt");
+    let tls = TlsFiles {
+        cert_file: certificate.clone(),
+        key_file: fixtures.join("localhost.key"),
+    };
+    let backend = Arc::new(Backend::default());
+    let (_open, address) = backend
+        .open_with(
+            0,
+            &DoorSettings {
+                tls: Some(tls),
+                ..DoorSettings::default()
+            },
+        )
+        .await;
+    let port = address.port();
+    let trust = format!("tls: {{ ca_file: '{}' }}", certificate.display());
+
+    let text = format!("endpoint: 'localhost:{port}', {trust}");
+    let grpc = exporters::otlp::Otlp::new(&settings(&text, exporters::otlp::parse)).expect("made");
+    assert_eq!(grpc.export(spans(3).0).await, Outcome::Delivered);
+    let text = format!("endpoint: 'https://localhost:{port}/base', {trust}");
+    let http = exporters::otlphttp::OtlpHttp::new(&settings(&text, exporters::otlphttp::parse)).expect("made");
+    assert_eq!(http.export(spans(3).0).await, Outcome::Delivered);
+
+    // The certificate is for localhost; another name is refused before anything is sent.
+    let text = format!(
+        "endpoint: 'https://localhost:{port}/base', tls: {{ ca_file: '{}', server_name_override: other.example }}",
+        certificate.display()
+    );
+    let wary = exporters::otlphttp::OtlpHttp::new(&settings(&text, exporters::otlphttp::parse)).expect("made");
+    assert_eq!(
+        wary.export(spans(3).0).await,
+        Outcome::retry(Duration::ZERO, Reason::BackendUnavailable)
+    );
+    assert_eq!(backend.seen.lock().expect("no panic").len(), 2);
 }

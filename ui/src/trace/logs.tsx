@@ -5,7 +5,7 @@
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks';
 import type { LogLine } from '../api.ts';
 import { serviceColour } from '../colour.ts';
-import { clock, count, duration, unixMillis } from '../format.ts';
+import { clock, count, duration, plural, unixMillis } from '../format.ts';
 import { adjust, usePlace } from '../route.ts';
 import { useTheme } from '../theme.ts';
 import { Values } from './values.tsx';
@@ -116,7 +116,7 @@ export function Logs({ view }: { view: View }) {
           <option value="span">selected span</option>
           <option value="below">selected span and below</option>
         </select>
-        <span class="quiet" role="status">{shown.length === logs.length ? `${count(logs.length)} lines` : `${count(shown.length)} of ${count(logs.length)} lines`}{view.story.more.logs_cut ? `, ${count(view.story.more.logs_cut)} more were left out` : ''}</span>
+        <span class="quiet" role="status">{shown.length === logs.length ? plural(logs.length, 'line') : `${count(shown.length)} of ${plural(logs.length, 'line')}`}{view.story.more.logs_cut ? `, ${count(view.story.more.logs_cut)} more were left out` : ''}</span>
       </div>
       <div ref={box} class="log-box" role="listbox" aria-label="Log lines" tabIndex={0} aria-activedescendant={active >= 0 ? `log-${active}` : undefined} onKeyDown={onKey}>
         <div role="presentation" style={{ height: `${y(shown.length) + (openAt === shown.length - 1 && openAt >= 0 ? OPEN_PX : 0)}px`, position: 'relative' }}>

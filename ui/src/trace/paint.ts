@@ -336,8 +336,10 @@ function paintBar(ctx: CanvasRenderingContext2D, view: View, sight: Sight, p: Pa
       ctx.strokeStyle = p.warn;
       ctx.lineWidth = 1;
       ctx.setLineDash([3, 2]);
+      ctx.globalAlpha = alpha * 0.65;
       ctx.strokeRect(Math.max(a - shift, -10) + 0.5, barTop + 0.5, Math.min(Math.max(b - a, 2), sight.width + 20), BAR_PX - 1);
       ctx.setLineDash([]);
+      ctx.globalAlpha = alpha;
     }
   }
 
@@ -386,7 +388,16 @@ function paintBar(ctx: CanvasRenderingContext2D, view: View, sight: Sight, p: Pa
   const label = duration(tree.length[i]!);
   const w = measure(ctx, label);
   ctx.fillStyle = flags & ERROR ? p.error : p.text2;
-  if (marksEnd + 6 + w < sight.width - 2) ctx.fillText(label, Math.max(marksEnd, sight.names) + 6, mid + 0.5);
+  if (marksEnd + 6 + w < sight.width - 2) {
+    const at = Math.max(marksEnd, sight.names) + 6;
+    if (flags & SKEWED) {
+      // The dashes of where it was said to be may run through here.
+      ctx.strokeStyle = i === view.selected ? p.selected : flags & CAUSE ? p.errorSoft : p.surface;
+      ctx.lineWidth = 5;
+      ctx.strokeText(label, at, mid + 0.5);
+    }
+    ctx.fillText(label, at, mid + 0.5);
+  }
   else if (x0 - 6 - w > sight.names + 4) ctx.fillText(label, x0 - 6 - w, mid + 0.5);
   else {
     const at = Math.min(x1, sight.width) - w - 8;

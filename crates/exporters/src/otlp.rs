@@ -169,7 +169,7 @@ impl Otlp {
         match self.client.send(request).await {
             Ok(answer) => outcome(&answer, batch.items),
             Err(error) => {
-                tracing::debug!("{error}");
+                tracing::warn!("{error}; it is tried again");
                 Outcome::retry(Duration::ZERO, Reason::BackendUnavailable)
             }
         }

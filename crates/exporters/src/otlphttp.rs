@@ -220,7 +220,7 @@ impl OtlpHttp {
         match client.send(request).await {
             Ok(answer) => outcome(&answer, self.encoding, batch.items),
             Err(error) => {
-                tracing::debug!("{error}");
+                tracing::warn!("{error}; it is tried again");
                 Outcome::retry(Duration::ZERO, Reason::BackendUnavailable)
             }
         }

@@ -178,15 +178,19 @@ pub fn duration_text(ns: u64) -> String {
         };
         format!("{text}{unit}")
     };
+    let two = |large: u64, unit: &str, small: u64, small_unit: &str| match small {
+        0 => format!("{large}{unit}"),
+        _ => format!("{large}{unit}{small:02}{small_unit}"),
+    };
     let seconds = ns / NANOS_PER_SECOND;
     match ns {
         0..1_000 => format!("{ns}ns"),
         1_000..999_500 => scaled(ns as f64 / 1e3, "µs"),
         999_500..999_500_000 => scaled(ns as f64 / 1e6, "ms"),
         999_500_000..59_950_000_000 => scaled(ns as f64 / 1e9, "s"),
-        _ if seconds < 3_600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
-        _ if seconds < 86_400 => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
-        _ => format!("{}d{:02}h", seconds / 86_400, seconds / 3600 % 24),
+        _ if seconds < 3_600 => two(seconds / 60, "m", seconds % 60, "s"),
+        _ if seconds < 86_400 => two(seconds / 3600, "h", seconds / 60 % 60, "m"),
+        _ => two(seconds / 86_400, "d", seconds / 3600 % 24, "h"),
     }
 }
 
@@ -271,6 +275,7 @@ mod tests {
             (1_240_000_000, "1.24s"),
             (59_949_000_000, "59.9s"),
             (125_000_000_000, "2m05s"),
+            (3_600_000_000_000, "1h"),
             (11_400_000_000_000, "3h10m"),
             (187_200_000_000_000, "2d04h"),
         ] {

@@ -5,7 +5,7 @@
 
 mod jaeger;
 #[cfg(test)]
-mod over_http;
+pub mod over_http;
 mod page;
 mod params;
 mod trackline;

@@ -20,7 +20,7 @@ use serde_json::Value as Json;
 use super::{ApiState, router};
 use crate::cli::Server;
 
-const ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+pub const ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const MS: u64 = 1_000_000;
 
 fn id() -> Vec<u8> {
@@ -87,7 +87,8 @@ fn batch(signal: Signal, payload: Vec<u8>) -> Batch {
 }
 
 /// A server with one failed request in its store, listening on a port of its own.
-struct Running {
+pub struct Running {
+    pub url: String,
     server: Server,
     ready: Arc<AtomicBool>,
     start: u64,
@@ -96,7 +97,7 @@ struct Running {
     _directory: tempfile::TempDir,
 }
 
-fn run() -> Running {
+pub fn run() -> Running {
     let directory = tempfile::tempdir().unwrap();
     let settings = store::Settings {
         upkeep: store::Upkeep::ByHand,
@@ -174,6 +175,7 @@ fn run() -> Running {
     runtime.spawn(async move { axum::serve(listener, router(state)).await });
     let server = Server::parse(&address.to_string()).unwrap();
     Running {
+        url: format!("http://{address}"),
         server,
         ready,
         start,

@@ -174,4 +174,47 @@ mod tests {
     fn small_numbers_in_headers_are_not_ids() {
         assert_eq!(find_id("content-length: 12\r\nage: 5\r\n\r\nok then"), None);
     }
+
+    fn ask_running(url: &str, id: &[&str], json: bool) -> (String, u8) {
+        let args = TraceArgs {
+            id: id.iter().map(|&part| part.to_owned()).collect(),
+            json,
+            all: false,
+            wait: None,
+            server: ServerArg { server: url.to_owned() },
+        };
+        args.answer().unwrap_or_else(|failure| (failure.text, failure.code))
+    }
+
+    #[test]
+    fn a_running_server_is_asked_and_the_exit_code_tells() {
+        let running = crate::api::over_http::run();
+        let (drawn, code) = ask_running(&running.url, &["X-Tracking-ID:", ID], false);
+        assert_eq!(code, FOUND, "{drawn}");
+        for part in [
+            "found",
+            "gateway POST /chat",
+            "engine run",
+            "rolling dice",
+            "out of luck",
+        ] {
+            assert!(drawn.contains(part), "{part} is missing in:\n{drawn}");
+        }
+        let (json, _) = ask_running(&running.url, &[ID], true);
+        assert_eq!(serde_json::from_str::<Story>(&json).unwrap().trace.span_count, 3);
+        assert_eq!(ask_running(&running.url, &["abc"], false).1, NOT_FOUND);
+        assert_eq!(ask_running(&running.url, &["no-trace"], false).1, super::super::USAGE);
+        assert_eq!(ask_running("https://x", &[ID], false).1, super::super::USAGE);
+        drop(running);
+    }
+
+    #[test]
+    fn a_wait_ends_when_the_trace_is_there() {
+        let running = crate::api::over_http::run();
+        let server = Server::parse(&running.url).unwrap();
+        let path = format!("/api/trackline/v1/tracking/{ID}");
+        let (_, story) =
+            wait_for(&server, &path, Duration::from_secs(3600)).unwrap_or_else(|failure| panic!("{}", failure.text));
+        assert_eq!(story.status, Status::Found);
+    }
 }

@@ -17,6 +17,9 @@ const TRIES: u32 = 3;
 /// Pause before the second try; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(80);
 
+/// What a model is told before every question. Real ones are longer still; most of a call's tokens are such text.
+const INSTRUCTIONS: &str = include_str!("instructions.txt");
+
 #[derive(Clone)]
 pub struct Llm {
     http: Client,
@@ -83,7 +86,10 @@ impl Llm {
     }
 
     async fn attempt(&self, model: &str, prompt: &str, inject: Option<Inject>) -> Result<String, Failure> {
-        let mut request = json!({ "model": model, "messages": [{ "role": "user", "content": prompt }] });
+        let mut request = json!({
+            "model": model,
+            "messages": [{ "role": "system", "content": INSTRUCTIONS }, { "role": "user", "content": prompt }],
+        });
         if inject == Some(Inject::Llm) {
             request["inject"] = json!("error");
         }

@@ -271,11 +271,6 @@ impl Running {
         }
     }
 
-    /// Who listens where.
-    pub fn addresses(&self) -> &[(String, std::net::SocketAddr)] {
-        self.doors.addresses()
-    }
-
     /// Stops in the order of the flow: doors, pipelines, store.
     pub async fn stop(self) -> Result<()> {
         self.replay.abort();

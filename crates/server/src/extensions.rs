@@ -108,7 +108,11 @@ impl Query {
         let state = ApiState {
             querier,
             status: status_source(shown, reader),
-            ledger: Arc::new(move || ledger.json()),
+            ledger: Arc::new(move || {
+                let mut books = ledger.json();
+                books["balanced"] = json!(ledger.balance().is_ok());
+                books
+            }),
             ready: Arc::new(move || ready.load(Ordering::Acquire)),
         };
         let settings = DoorSettings {

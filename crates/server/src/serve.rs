@@ -1,5 +1,6 @@
 //! `trackline serve` and `trackline config`: load, build, start in order, wait, stop in reverse.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -253,9 +254,6 @@ pub fn run(args: Args) -> Result<()> {
     runtime()?.block_on(async {
         let stop = stop_signal();
         let server = start(&args).await?;
-        for (who, address) in server.running.addresses() {
-            tracing::info!("{who} listens on {address}");
-        }
         tracing::info!(
             "ready after {} ms, data in {}",
             server.ready_after.as_millis(),
@@ -296,6 +294,7 @@ pub fn log_to_stderr_from(level: &str) {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .try_init();
 }

@@ -42,7 +42,7 @@ pub(crate) fn install(telemetry: &Telemetry) {
             &message,
             path,
             line,
-            Some(Backtrace::force_capture().to_string()),
+            Some(below_panic(&Backtrace::force_capture().to_string()).to_owned()),
         );
         LOGGED.set(true);
         if cfg!(panic = "abort") {
@@ -50,6 +50,24 @@ pub(crate) fn install(telemetry: &Telemetry) {
             Telemetry::global().flush(LAST_WORDS);
         }
     }));
+}
+
+/// Lines of a stack in which the machinery of panicking is looked for: it takes about twenty.
+const MACHINERY_LINES: usize = 60;
+
+/// The stack from the frame that panicked on: nobody wants to read how a panic is raised before where.
+fn below_panic(stack: &str) -> &str {
+    let (mut at, mut from) = (0, 0);
+    let mut after_machinery = false;
+    for line in stack.split_inclusive('\n').take(MACHINERY_LINES) {
+        let is_frame = line.trim_start().starts_with(|c: char| c.is_ascii_digit());
+        if is_frame && std::mem::take(&mut after_machinery) {
+            from = at;
+        }
+        after_machinery |= is_frame && (line.contains("core::panicking::") || line.contains("std::panicking::"));
+        at += line.len();
+    }
+    &stack[from..]
 }
 
 /// Makes sure that a caught panic is in the logs of `telemetry`; call it in the context of its span. Returns its message.
@@ -89,4 +107,21 @@ fn text(payload: &(dyn Any + Send)) -> String {
         .map(|text| (*text).to_owned())
         .or_else(|| payload.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "a panic without a message".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stack_begins_where_it_panicked() {
+        let stack = "   0: sdk::panics::install::{{closure}}\n             at src/panics.rs:1\n   1: std::panicking::panic_with_hook\n   \
+                     2: __rustc::rust_begin_unwind\n   3: core::panicking::panic_fmt\n             at core/panicking.rs:80\n   \
+                     4: app::handler\n             at src/main.rs:7\n";
+        assert_eq!(
+            below_panic(stack),
+            "   4: app::handler\n             at src/main.rs:7\n"
+        );
+        assert_eq!(below_panic("disabled backtrace"), "disabled backtrace");
+    }
 }

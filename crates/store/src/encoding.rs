@@ -177,8 +177,75 @@ pub fn put_levels(out: &mut Vec<u8>, rows: std::ops::Range<usize>, here: impl Fn
     }
 }
 
-/// Decodes `count` values of a hybrid.
-pub fn take_hybrid(mut input: &[u8], width: u32, count: usize, out: &mut Vec<u32>) -> Result<()> {
+/// Unpacks `n` values of `width` bits from value `from` on.
+fn unpack(input: &[u8], width: u32, from: usize, n: usize, out: &mut Vec<u32>) {
+    let width_bits = width as usize;
+    let end = from + n;
+    let mut at = from;
+    if (1..=16).contains(&width) {
+        // Eight values fill `width` bytes, which one load holds.
+        let mask = (1u128 << width) - 1;
+        while at < end && !at.is_multiple_of(8) {
+            out.push(bits_at(input, at * width_bits, width) as u32);
+            at += 1;
+        }
+        while at + 8 <= end {
+            let first = at / 8 * width_bits;
+            let Some(bytes) = input.get(first..first + 16) else {
+                break;
+            };
+            let mut word = u128::from_le_bytes(bytes.try_into().unwrap_or_default());
+            if width <= 8 {
+                let (mut low, mask) = (word as u64, mask as u64);
+                out.extend([(); 8].map(|()| {
+                    let value = (low & mask) as u32;
+                    low >>= width;
+                    value
+                }));
+            } else {
+                out.extend([(); 8].map(|()| {
+                    let value = (word & mask) as u32;
+                    word >>= width;
+                    value
+                }));
+            }
+            at += 8;
+        }
+    }
+    out.extend((at..end).map(|i| bits_at(input, i * width_bits, width) as u32));
+}
+
+/// Decodes presence levels, a hybrid of width 1, as zeros and ones.
+pub fn take_levels(mut input: &[u8], count: usize, out: &mut Vec<u8>) -> Result<()> {
+    let target = out.len() + count;
+    while out.len() < target {
+        let header = take_varint(&mut input)?;
+        let left = target - out.len();
+        let length = usize::try_from(header >> 1).map_err(|_| BadPage("levels are too long"))?;
+        if header & 1 == 0 {
+            let (&level, rest) = input.split_first().ok_or(BadPage("levels are cut short"))?;
+            if length == 0 || level > 1 {
+                return Err(BadPage("levels that are neither 0 nor 1"));
+            }
+            out.resize(out.len() + length.min(left), level);
+            input = rest;
+        } else {
+            let (bytes, rest) = input.split_at_checked(length).ok_or(BadPage("levels are cut short"))?;
+            if length == 0 {
+                return Err(BadPage("levels are cut short"));
+            }
+            for &byte in bytes {
+                out.extend_from_slice(&[0, 1, 2, 3, 4, 5, 6, 7].map(|bit| byte >> bit & 1));
+            }
+            out.truncate(target);
+            input = rest;
+        }
+    }
+    Ok(())
+}
+
+/// Decodes values `skip..skip + count` of a hybrid.
+pub fn take_hybrid(mut input: &[u8], width: u32, mut skip: usize, count: usize, out: &mut Vec<u32>) -> Result<()> {
     if width > 32 {
         return Err(BadPage("a code is wider than 32 bits"));
     }
@@ -195,7 +262,9 @@ pub fn take_hybrid(mut input: &[u8], width: u32, count: usize, out: &mut Vec<u32
             let mut value = [0u8; 4];
             value[..bytes].copy_from_slice(&input[..bytes]);
             input = &input[bytes..];
-            out.resize(out.len() + run.min(left), u32::from_le_bytes(value));
+            let skipped = skip.min(run);
+            skip -= skipped;
+            out.resize(out.len() + (run - skipped).min(left), u32::from_le_bytes(value));
         } else {
             let groups = usize::try_from(header >> 1).map_err(|_| BadPage("a stretch is too long"))?;
             let bytes = groups
@@ -204,9 +273,11 @@ pub fn take_hybrid(mut input: &[u8], width: u32, count: usize, out: &mut Vec<u32
             if groups == 0 || input.len() < bytes {
                 return Err(BadPage("a packed stretch is cut short"));
             }
-            let n = groups.saturating_mul(8).min(left);
-            // The reader may look eight bytes past the stretch, which is still inside the page or reads as zero.
-            out.extend((0..n).map(|i| bits_at(input, i * width as usize, width) as u32));
+            let values = groups.saturating_mul(8);
+            let skipped = skip.min(values);
+            skip -= skipped;
+            // A load may look past the stretch; what it finds there is masked away.
+            unpack(input, width, skipped, (values - skipped).min(left), out);
             input = &input[bytes..];
         }
     }
@@ -313,8 +384,12 @@ mod tests {
             let mut bytes = Vec::new();
             put_hybrid(&mut bytes, &values, width);
             let mut back = Vec::new();
-            take_hybrid(&bytes, width, values.len(), &mut back).unwrap();
-            prop_assert_eq!(values, back);
+            take_hybrid(&bytes, width, 0, values.len(), &mut back).unwrap();
+            prop_assert_eq!(&values, &back);
+            let skip = values.len() / 3;
+            back.clear();
+            take_hybrid(&bytes, width, skip, values.len() / 2, &mut back).unwrap();
+            prop_assert_eq!(&values[skip..skip + values.len() / 2], &back[..]);
         }
 
         #[test]
@@ -323,7 +398,7 @@ mod tests {
             let mut bytes = Vec::new();
             put_levels(&mut bytes, 0..levels.len(), |row| levels[row]);
             let mut back = Vec::new();
-            take_hybrid(&bytes, 1, levels.len(), &mut back).unwrap();
+            take_levels(&bytes, levels.len(), &mut back).unwrap();
             prop_assert_eq!(levels, back.iter().map(|l| *l == 1).collect::<Vec<_>>());
         }
 
@@ -341,7 +416,10 @@ mod tests {
         #[test]
         fn garbage_is_an_error_or_values_never_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), width in 0u32..40) {
             let mut out = Vec::new();
-            let _ = take_hybrid(&bytes, width, 1000, &mut out);
+            let _ = take_hybrid(&bytes, width, 100, 1000, &mut out);
+            prop_assert!(out.len() <= 1000);
+            let mut out = Vec::new();
+            let _ = take_levels(&bytes, 1000, &mut out);
             prop_assert!(out.len() <= 1000);
             let mut out = Vec::new();
             let _ = take_delta(&mut bytes.as_slice(), 1000, &mut out);

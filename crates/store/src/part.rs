@@ -11,7 +11,7 @@ use model::TraceId;
 use crate::column::{Kind, Spec};
 use crate::directory::{Blob, Chunk, Directory, Encoding, Page, TRAILER_BYTES, TRAILER_MAGIC};
 use crate::disk::{Disk, FileRead};
-use crate::encoding::{BadPage, take_delta, take_hybrid};
+use crate::encoding::{BadPage, take_delta, take_hybrid, take_levels};
 use crate::error::ReadError;
 use crate::frame::{Column, Data, Frame};
 use crate::texts::Texts;
@@ -318,7 +318,7 @@ struct Decoder<'a> {
     words: Vec<u64>,
     ids: Vec<u8>,
     present: Vec<bool>,
-    levels: Vec<u32>,
+    levels: Vec<u8>,
     scratch_codes: Vec<u32>,
     scratch_words: Vec<u64>,
 }
@@ -363,7 +363,7 @@ impl<'a> Decoder<'a> {
             let (levels, rest) = rest
                 .split_at_checked(u32::from_le_bytes(*length) as usize)
                 .ok_or(BadPage("levels are cut short"))?;
-            take_hybrid(levels, 1, rows, &mut self.levels)?;
+            take_levels(levels, rows, &mut self.levels)?;
             body = rest;
         }
         let levels = &self.levels;
@@ -371,7 +371,7 @@ impl<'a> Decoder<'a> {
             if levels.is_empty() {
                 range.len()
             } else {
-                levels[range].iter().map(|l| *l as usize).sum()
+                levels[range].iter().filter(|l| **l == 1).count()
             }
         };
         let before = count(0..wanted.start);
@@ -431,7 +431,7 @@ impl<'a> Decoder<'a> {
     ) -> Result<(), BadPage> {
         let base = match self.encoding {
             Encoding::Dictionary => {
-                self.take_codes(body, before + here)?;
+                self.take_codes(body, before, here)?;
                 None
             }
             Encoding::DeltaLength => {
@@ -458,7 +458,7 @@ impl<'a> Decoder<'a> {
         let mut next = 0usize;
         if here == wanted.len() {
             match base {
-                None => self.codes.extend(self.scratch_codes[before..].iter().map(|c| c + 1)),
+                None => self.codes.extend(self.scratch_codes.iter().map(|c| c + 1)),
                 Some(base) => self.codes.extend(base + 1..=base + here as u32),
             }
             return Ok(());
@@ -466,7 +466,7 @@ impl<'a> Decoder<'a> {
         for row in wanted {
             if self.levels.get(row).is_none_or(|l| *l == 1) {
                 self.codes.push(match base {
-                    None => self.scratch_codes[before + next] + 1,
+                    None => self.scratch_codes[next] + 1,
                     Some(base) => base + next as u32 + 1,
                 });
                 next += 1;
@@ -477,14 +477,14 @@ impl<'a> Decoder<'a> {
         Ok(())
     }
 
-    /// Decodes the first `count` dictionary codes of a page into `scratch_codes`.
-    fn take_codes(&mut self, body: &[u8], count: usize) -> Result<(), BadPage> {
+    /// Decodes the dictionary codes `skip..skip + count` of a page into `scratch_codes`.
+    fn take_codes(&mut self, body: &[u8], skip: usize, count: usize) -> Result<(), BadPage> {
         self.scratch_codes.clear();
         if count == 0 {
             return Ok(());
         }
         let (&width, codes) = body.split_first().ok_or(BadPage("codes are cut short"))?;
-        take_hybrid(codes, u32::from(width), count, &mut self.scratch_codes)?;
+        take_hybrid(codes, u32::from(width), skip, count, &mut self.scratch_codes)?;
         if self.scratch_codes.iter().any(|c| *c as usize >= self.entries) {
             return Err(BadPage("a code is beyond its dictionary"));
         }
@@ -500,9 +500,12 @@ impl<'a> Decoder<'a> {
         total: usize,
     ) -> Result<(), BadPage> {
         self.scratch_words.clear();
+        let mut before = before;
         match self.encoding {
             Encoding::Dictionary => {
-                self.take_codes(body, before + here)?;
+                self.take_codes(body, before, here)?;
+                // Only what is wanted was decoded.
+                before = 0;
                 let words = &self.dictionary_words;
                 self.scratch_words
                     .extend(self.scratch_codes.iter().map(|c| words[*c as usize]));

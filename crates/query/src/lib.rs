@@ -1,8 +1,9 @@
-//! What a question means: the whole story of a tracking ID, and searches for traces.
+//! **What:** what a question means: the whole story of a tracking ID, and searches for traces.
 //!
-//! **In:** a store's `Reader`, optionally databases whose rows carry tracking ids, and questions. **Out:** a `Story`
-//! (spans in tree order, logs, faults, AI calls, rows, and how complete all that is), trace summaries, names of
-//! services and operations, edges between services.
+//! **In:** a store's `Reader`, optionally databases whose rows carry tracking ids, and questions.
+//!
+//! **Out:** a `Story` (spans in tree order, logs, faults, AI calls, rows, and how complete all that is), trace summaries,
+//! names of services and operations, edges between services.
 //!
 //! **Invariants:** every question is bounded in rows, memory and time, and says what a bound left out; nothing here
 //! writes to a store or a database; questions run on threads that no socket waits for.

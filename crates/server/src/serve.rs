@@ -68,6 +68,7 @@ pub struct Args {
 
 /// Print the effective configuration and where the journal stands in it.
 #[derive(Debug, Clone, clap::Args)]
+#[group(id = "config_command")]
 pub struct ConfigArgs {
     #[command(flatten)]
     serve: Args,

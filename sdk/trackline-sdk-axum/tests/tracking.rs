@@ -107,10 +107,10 @@ async fn a_trace_runs_through_two_services() {
     let back = Service::start(
         &sink,
         "workflow-agent",
-        Router::new().route("/work/{id}", get(async |id: TrackingId| Json(json!({ "seen": id })))),
+        Router::new().route("/jobs/{id}", get(async |id: TrackingId| Json(json!({ "seen": id })))),
     )
     .await;
-    let url = format!("{}/work/7?token=hidden", back.url);
+    let url = format!("{}/jobs/7?token=hidden", back.url);
     let front = Service::start(
         &sink,
         "api-gateway",
@@ -119,7 +119,7 @@ async fn a_trace_runs_through_two_services() {
             get(async move || {
                 trackline_sdk::set_user("u-1", Some("premium"));
                 trackline_sdk::set_session("s-1");
-                let answer = Client::new().get(&url).template("/work/{id}").send().await;
+                let answer = Client::new().get(&url).template("/jobs/{id}").send().await;
                 answer.expect("the other service").text().await.expect("its body")
             }),
         ),
@@ -144,8 +144,8 @@ async fn a_trace_runs_through_two_services() {
     };
     assert_eq!(spans.len(), 3);
     let server = named("api-gateway", "GET /sessions/{id}");
-    let client = named("api-gateway", "GET /work/{id}");
-    let other = named("workflow-agent", "GET /work/{id}");
+    let client = named("api-gateway", "GET /jobs/{id}");
+    let other = named("workflow-agent", "GET /jobs/{id}");
     for span in &spans {
         assert_eq!(span.trace_id(), id);
     }
@@ -169,7 +169,7 @@ async fn a_trace_runs_through_two_services() {
     assert_eq!(about["http.response.body.size"], body.len().to_string());
     let about = client.attributes();
     assert_eq!(about["http.response.status_code"], "200");
-    assert!(about["url.full"].ends_with("/work/7?token=REDACTED"), "{about:?}");
+    assert!(about["url.full"].ends_with("/jobs/7?token=REDACTED"), "{about:?}");
     assert!(!sink.saw("hidden"));
 
     let logs = sink.logs();

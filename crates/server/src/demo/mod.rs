@@ -22,6 +22,7 @@ const HEALTHY_WITHIN: Duration = Duration::from_secs(20);
 ///
 /// A tenth of the requests fails on purpose. Tracking IDs to try are printed as they come.
 #[derive(Debug, clap::Args)]
+#[group(id = "demo")]
 pub struct Args {
     #[command(flatten)]
     serve: serve::Args,

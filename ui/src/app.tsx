@@ -1,5 +1,5 @@
 /** The frame around every view: brand, search box, theme, help; and the keys that work everywhere. */
-import { useEffect, useRef, useState } from 'preact/hooks';
+import { useLayoutEffect, useRef, useState } from 'preact/hooks';
 import { Help } from './help.tsx';
 import { RecentPage } from './recent/page.tsx';
 import { Icon } from './icon.tsx';
@@ -16,7 +16,8 @@ export function App() {
   const [help, setHelp] = useState(false);
   const search = useRef<HTMLInputElement>(null);
 
-  useEffect(() => {
+  // Before the first paint: what can be seen can be used.
+  useLayoutEffect(() => {
     const onKey = (e: KeyboardEvent) => {
       if (e.defaultPrevented || e.ctrlKey || e.metaKey || e.altKey || isTyping(e.target)) return;
       if (e.key === '/') {

@@ -1,5 +1,5 @@
 /** The first page: recent traces, kept fresh while somebody looks. */
-import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks';
 import { ApiError, search, type Summary } from '../api.ts';
 import { register, serviceColour } from '../colour.ts';
 import { Copy } from '../copy.tsx';
@@ -95,7 +95,7 @@ function Table({ traces, now }: { traces: Summary[]; now: number }) {
   const body = useRef<HTMLTableSectionElement>(null);
   const longest = Math.max(1, ...traces.map((t) => t.duration_ns));
 
-  useEffect(() => {
+  useLayoutEffect(() => {
     const onKey = (e: KeyboardEvent) => {
       if (e.defaultPrevented || e.ctrlKey || e.metaKey || e.altKey || isTyping(e.target)) return;
       const step = e.key === 'j' || e.key === 'ArrowDown' ? 1 : e.key === 'k' || e.key === 'ArrowUp' ? -1 : 0;

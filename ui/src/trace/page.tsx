@@ -1,5 +1,5 @@
 /** The tracking page: one id, its whole story. */
-import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks';
 import { ApiError, tracking, type Story } from '../api.ts';
 import { register } from '../colour.ts';
 import { isTyping } from '../keys.ts';
@@ -27,6 +27,7 @@ type Fetched = { story: Story | null; error: ApiError | null; waiting: boolean }
 
 export function TracePage({ asked }: { asked: string }) {
   const { story, error, waiting } = useStory(asked);
+  const at = useRef(location.pathname).current;
   if (error && !story) {
     return (
       <section class="notice" role="alert">
@@ -37,7 +38,7 @@ export function TracePage({ asked }: { asked: string }) {
     );
   }
   if (!story) return <p class="quiet pad" role="status">Loading …</p>;
-  return <Loaded story={story} waiting={waiting} />;
+  return <Loaded at={at} story={story} waiting={waiting} />;
 }
 
 function useStory(asked: string): Fetched {
@@ -85,7 +86,7 @@ function useStory(asked: string): Fetched {
 const TABS = ['logs', 'errors', 'ai', 'rows'] as const;
 type Tab = (typeof TABS)[number];
 
-function Loaded({ story, waiting }: { story: Story; waiting: boolean }) {
+function Loaded({ at, story, waiting }: { at: string; story: Story; waiting: boolean }) {
   const { query, moves } = usePlace();
   const raw = query.get('clocks') === 'raw';
   // A new answer or another way of reading clocks makes a new view, which takes up where the link says the old one was.
@@ -103,7 +104,8 @@ function Loaded({ story, waiting }: { story: Story; waiting: boolean }) {
     const root = story.trace?.root;
     document.title = `${root ? `${root.service} ${root.operation}` : story.tracking_id} · Trackline`;
     const canonical = `/trace/${story.tracking_id}`;
-    if (location.pathname !== canonical) replace(canonical, here().query);
+    // By now the address may be another view's.
+    if (location.pathname !== canonical && location.pathname === at) replace(canonical, here().query);
   }, [story]);
 
   useEffect(() => { if (moves) view.take(here().query); }, [moves]);
@@ -122,7 +124,7 @@ function Loaded({ story, waiting }: { story: Story; waiting: boolean }) {
 
   const toWaterfall = () => body.current?.querySelector<HTMLElement>('.waterfall-scroll')?.focus();
   const readSpan = () => panel.current?.focus();
-  useEffect(() => {
+  useLayoutEffect(() => {
     const onKey = (e: KeyboardEvent) => {
       if (e.defaultPrevented || e.ctrlKey || e.metaKey || e.altKey || isTyping(e.target) || document.querySelector('dialog[open]')) return;
       if (pressKey(e, view, readSpan, toWaterfall)) e.preventDefault();

@@ -48,6 +48,7 @@ describe.skipIf(missing.length > 0)('the web UI', () => {
 
   test('an id in any form finds its trace', async () => {
     const page = await visit('/');
+    await page.getByRole('heading', { name: 'Recent traces' }).waitFor();
     const { id } = failed;
     const uuid = id.replace(/(.{8})(.{4})(.{4})(.{4})(.{12})/, '$1-$2-$3-$4-$5');
     const forms = [id, id.toUpperCase(), uuid, uuid.toUpperCase(), `00-${id}-00f067aa0ba902b7-01`, `X-Tracking-ID: ${id}`, `x-tracking-id: ${uuid}`, Buffer.from(id, 'hex').toString('base64'), `  {"@level":"ERROR","tracking_id":"${id}"} `];
@@ -62,7 +63,7 @@ describe.skipIf(missing.length > 0)('the web UI', () => {
     }
     await page.goto(`${server.url}/trace/${uuid}`);
     await page.getByRole('heading', { level: 1, name: title }).waitFor();
-    expect(new URL(page.url()).pathname).toBe(`/trace/${id}`);
+    await expect.poll(() => new URL(page.url()).pathname).toBe(`/trace/${id}`);
   });
 
   test('what is no id is said, by the box and by the server', async () => {
@@ -179,7 +180,7 @@ describe.skipIf(missing.length > 0)('the web UI', () => {
     await press('Enter', 'Enter');
     await expect.poll(() => page.locator('.found').innerText()).toBe('3');
     await expect.poll(() => selectedRow(page)).toContain('chat claude-haiku');
-    expect(new URL(page.url()).searchParams.get('find')).toBe('claude-haiku');
+    await expect.poll(() => new URL(page.url()).searchParams.get('find')).toBe('claude-haiku');
     await press('Escape', 'Escape');
 
     await press('x');
@@ -243,6 +244,7 @@ describe.skipIf(missing.length > 0)('the web UI', () => {
     await expect.poll(() => lines.count()).toBe(3);
     expect(await page.locator('.line.mine').count()).toBe(3);
 
+    await expect.poll(() => page.url()).toContain('span=');
     const other = await open!.context.newPage();
     await other.goto(page.url());
     await other.getByText('retry.after_ms').waitFor();
@@ -277,7 +279,7 @@ describe.skipIf(missing.length > 0)('the web UI', () => {
     expect(await at()).toBeLessThan(700);
     await page.getByRole('button', { name: 'As they said' }).click();
     await expect.poll(() => row.textContent()).toContain('starts at 3.16 s');
-    expect(page.url()).toContain('clocks=raw');
+    await expect.poll(() => page.url()).toContain('clocks=raw');
   });
 
   test('what is unknown, partial or not sampled says so', async () => {

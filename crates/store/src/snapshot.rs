@@ -74,7 +74,8 @@ impl Drop for Part {
 pub struct Snapshot {
     pub traces: Vec<Arc<Block>>,
     pub logs: Vec<Arc<Block>>,
-    pub parts: BTreeMap<u64, Arc<Part>>,
+    /// Shared between snapshots, because most changes are appends and there may be thousands of parts.
+    pub parts: Arc<BTreeMap<u64, Arc<Part>>>,
     pub horizon: BTreeMap<Dataset, u64>,
 }
 

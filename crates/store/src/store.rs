@@ -52,7 +52,7 @@ impl Store {
             let path = entry.path(dir);
             if found.contains(&path) {
                 let part = Part::new(entry.clone(), dir, Arc::clone(&disk));
-                snapshot.parts.insert(entry.id, Arc::new(part));
+                Arc::make_mut(&mut snapshot.parts).insert(entry.id, Arc::new(part));
             } else {
                 missing.push(path);
             }

@@ -179,6 +179,9 @@ impl Writer {
 
     fn halt(&self) {
         self.core.stop.store(true, Ordering::Release);
+        // A thread looks at `stop` under its lock before it waits: passing through the locks makes sure that it hears the call.
+        drop(lock(&self.core.fresh));
+        drop(lock(&self.core.upkeep_lock));
         self.core.work.notify_all();
         self.core.room.notify_all();
         self.core.upkeep_wake.notify_all();
@@ -376,7 +379,7 @@ impl Core {
                     next.blocks_mut(dataset).retain(|b| !gone.contains(&Arc::as_ptr(b)));
                     for entry in added {
                         let part = Part::new(entry, &self.shared.dir, Arc::clone(&self.shared.settings.disk));
-                        next.parts.insert(part.entry.id, Arc::new(part));
+                        Arc::make_mut(&mut next.parts).insert(part.entry.id, Arc::new(part));
                     }
                 });
                 let bytes: u64 = blocks.iter().map(|b| b.memory_bytes).sum();
@@ -540,7 +543,7 @@ impl Core {
         let fresh = lock(&self.fresh);
         self.shared.publish(|next| {
             for id in &commit.removed {
-                if let Some(part) = next.parts.remove(id) {
+                if let Some(part) = Arc::make_mut(&mut next.parts).remove(id) {
                     // A part that is added again has only moved.
                     if commit.added.iter().all(|a| a.id != *id) {
                         part.doom();
@@ -550,7 +553,7 @@ impl Core {
             }
             for entry in commit.added {
                 let part = Part::new(entry, &self.shared.dir, Arc::clone(&self.shared.settings.disk));
-                next.parts.insert(part.entry.id, Arc::new(part));
+                Arc::make_mut(&mut next.parts).insert(part.entry.id, Arc::new(part));
             }
             for (dataset, horizon) in &commit.horizon {
                 let known = next.horizon.entry(*dataset).or_default();

@@ -398,3 +398,97 @@ fn walk(dir: &Path) -> Vec<String> {
     }
     out
 }
+
+#[test]
+fn threads_flush_and_merge_by_themselves_and_close_leaves_everything_in_parts() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        flush_rows: 1500,
+        ..Settings::default()
+    };
+    let acknowledged = Arc::new(std::sync::Mutex::new(store::Ranges::default()));
+    let mut expected = Vec::new();
+    {
+        let (writer, reader) = Store::open(dir.path(), settings.clone()).unwrap();
+        let heard = Arc::clone(&acknowledged);
+        writer.on_commit(move |source, journal, ranges| {
+            assert_eq!((source, journal), ("traces", JOURNAL));
+            heard.lock().unwrap().merge(ranges);
+        });
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap();
+        let now = u64::try_from(now.as_nanos()).unwrap();
+        let work: Vec<Vec<Batch>> = (0..2).map(|seed| batches(seed, 12, 300, now).0).collect();
+        expected.extend(work.iter().flatten().flat_map(span_rows));
+        std::thread::scope(|scope| {
+            for (worker, batches) in (0u64..).zip(&work) {
+                let writer = &writer;
+                scope.spawn(move || {
+                    for (n, batch) in (0u64..).zip(batches) {
+                        let seq = n * 2 + worker;
+                        writer
+                            .append("traces", JOURNAL, seq..=seq, std::slice::from_ref(batch))
+                            .expect("takes");
+                    }
+                });
+            }
+        });
+        assert_eq!(scan_spans(&reader, all(Dataset::Traces)).len(), expected.len());
+        writer.close().unwrap();
+        let (more, _) = batches(5, 1, 10, now);
+        assert!(writer.append("traces", JOURNAL, 99..=99, &more).is_err());
+    }
+    assert_eq!(acknowledged.lock().unwrap().iter().collect::<Vec<_>>(), vec![(0, 23)]);
+    let (writer, reader) = Store::open(dir.path(), settings).unwrap();
+    assert_eq!(writer.covered("traces", JOURNAL).low, 24);
+    assert_eq!(scan_spans(&reader, all(Dataset::Traces)), by_id(expected));
+}
+
+#[test]
+fn memory_is_bounded_and_the_refusal_says_so_and_passes() {
+    let dir = tempfile::tempdir().unwrap();
+    let with = Settings {
+        memory_bytes: 200_000,
+        ..settings(&Arc::new(AtomicU64::new(NOON)))
+    };
+    let (writer, reader) = Store::open(dir.path(), with).unwrap();
+    let (batches, _) = batches(1, 30, 100, NOON);
+    let mut taken = 0;
+    let error = loop {
+        match writer.append(
+            "traces",
+            JOURNAL,
+            taken..=taken,
+            &batches[taken as usize..=taken as usize],
+        ) {
+            Ok(_) => taken += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(
+        matches!(
+            error,
+            store::AppendError::Full {
+                bound_bytes: 200_000,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    assert!(reader.memory_bytes() < 400_000);
+    writer.flush().unwrap();
+    assert_eq!(reader.memory_bytes(), 0);
+    writer
+        .append(
+            "traces",
+            JOURNAL,
+            taken..=taken,
+            &batches[taken as usize..=taken as usize],
+        )
+        .expect("there is room again");
+    assert_eq!(
+        scan_spans(&reader, all(Dataset::Traces)).len() as u64,
+        (taken + 1) * 100
+    );
+}

@@ -215,6 +215,21 @@ fn unpack(input: &[u8], width: u32, from: usize, n: usize, out: &mut Vec<u32>) {
     out.extend((at..end).map(|i| bits_at(input, i * width_bits, width) as u32));
 }
 
+/// The bits of each byte, least significant first, as bytes.
+static SPREAD: [[u8; 8]; 256] = {
+    let mut table = [[0; 8]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let mut bit = 0;
+        while bit < 8 {
+            table[byte][bit] = (byte >> bit & 1) as u8;
+            bit += 1;
+        }
+        byte += 1;
+    }
+    table
+};
+
 /// Decodes presence levels, a hybrid of width 1, as zeros and ones.
 pub fn take_levels(mut input: &[u8], count: usize, out: &mut Vec<u8>) -> Result<()> {
     let target = out.len() + count;
@@ -234,8 +249,9 @@ pub fn take_levels(mut input: &[u8], count: usize, out: &mut Vec<u8>) -> Result<
             if length == 0 {
                 return Err(BadPage("levels are cut short"));
             }
-            for &byte in bytes {
-                out.extend_from_slice(&[0, 1, 2, 3, 4, 5, 6, 7].map(|bit| byte >> bit & 1));
+            out.reserve(bytes.len().min(left.div_ceil(8)) * 8);
+            for &byte in bytes.iter().take(left.div_ceil(8)) {
+                out.extend_from_slice(&SPREAD[usize::from(byte)]);
             }
             out.truncate(target);
             input = rest;

@@ -2,14 +2,12 @@
 //!
 //! A client that is not installed is skipped, audibly; `conformance/clients/README.md` says how to install it.
 
-mod running;
-
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use running::{Ports, Server};
+use crate::running::{Ports, Server};
 use serde_json::Value;
 
 fn clients() -> PathBuf {
@@ -30,7 +28,10 @@ fn node() -> Option<Command> {
     Command::new(&program).arg("--version").output().ok()?;
     let mut command = Command::new(program);
     command.arg(clients().join("node/send.mjs"));
-    clients().join("node/node_modules/@opentelemetry").is_dir().then_some(command)
+    clients()
+        .join("node/node_modules/@opentelemetry")
+        .is_dir()
+        .then_some(command)
 }
 
 /// Sends with one client, then asks for the trace that the client says it sent.
@@ -43,8 +44,15 @@ fn check(client: Option<Command>, name: &str, protocol: &str, server: &Server) {
         "grpc" => format!("http://127.0.0.1:{}", server.ports.grpc),
         _ => format!("http://127.0.0.1:{}", server.ports.http),
     };
-    let output = client.args([protocol, &endpoint, "gzip"]).output().expect("the client runs");
-    assert!(output.status.success(), "{name} {protocol}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = client
+        .args([protocol, &endpoint, "gzip"])
+        .output()
+        .expect("the client runs");
+    assert!(
+        output.status.success(),
+        "{name} {protocol}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let sent: Value = serde_json::from_slice(&output.stdout).expect("the client says what it sent");
     let id = sent["trace_id"].as_str().expect("a trace id");
 
@@ -54,9 +62,15 @@ fn check(client: Option<Command>, name: &str, protocol: &str, server: &Server) {
     assert_eq!(trace["span_count"], sent["spans"], "{name} {protocol}");
     assert_eq!(trace["root"]["operation"], "checkout");
     assert_eq!(trace["root"]["service"], format!("{name}-client"));
-    assert_eq!(story["logs"].as_array().map(Vec::len), sent["logs"].as_u64().map(|n| n as usize));
+    assert_eq!(
+        story["logs"].as_array().map(Vec::len),
+        sent["logs"].as_u64().map(|n| n as usize)
+    );
     let errors = story["errors"].as_array().expect("a list");
-    assert!(errors.iter().any(|e| e["message"] == "card declined"), "{name} {protocol}: {errors:?}");
+    assert!(
+        errors.iter().any(|e| e["message"] == "card declined"),
+        "{name} {protocol}: {errors:?}"
+    );
 }
 
 #[test]
@@ -77,9 +91,18 @@ fn garbage_on_every_port_changes_nothing() {
     let directory = tempfile::tempdir().expect("a directory");
     let server = Server::start(directory.path(), Ports::free());
     let before = server.json("/api/trackline/v1/ledger");
-    let Ports { grpc, http, query, health } = server.ports;
+    let Ports {
+        grpc,
+        http,
+        query,
+        health,
+    } = server.ports;
     for port in [grpc, http, query, health] {
-        for garbage in [&b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03"[..], &[0; 4096], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff\xff\xff\xff\xff\xff\xff"] {
+        for garbage in [
+            &b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03"[..],
+            &[0; 4096],
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+        ] {
             let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("the door is open");
             socket.write_all(garbage).expect("it takes bytes");
             socket.shutdown(std::net::Shutdown::Write).expect("our half closes");

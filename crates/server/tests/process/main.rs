@@ -1,0 +1,5 @@
+//! Tests of the real binary as a process of its own, from outside: sockets, signals, other people's clients.
+
+mod clients;
+mod kill;
+mod running;

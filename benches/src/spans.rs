@@ -229,13 +229,19 @@ impl Trace {
     fn client(&self, random: &mut fastrand::Rng, method: &str, host: &str, path: &str) -> Vec<KeyValue> {
         vec![
             text("http.request.method", method),
-            text("url.full", &format!("http://{host}{path}")),
+            text(
+                "url.full",
+                &format!("https://{host}{path}?correlation={}", &uuid(random)[..13]),
+            ),
             text("server.address", host),
             number("server.port", 443),
             number("http.response.status_code", if self.failed { 502 } else { 200 }),
             number("http.response.body.size", random.i64(80..24_000)),
             text("network.protocol.version", "1.1"),
-            text("code.function.name", "send_with_retry"),
+            text(
+                "code.function.name",
+                "workflow_engine::external::client::send_with_retry",
+            ),
             text("user.id", &self.user),
             text("session.id", &self.session),
         ]
@@ -253,7 +259,10 @@ impl Trace {
             text("server.address", "db-primary.internal"),
             number("server.port", 5432),
             text("user.id", &self.user),
-            text("code.function.name", "run_query"),
+            text(
+                "code.function.name",
+                "workflow_engine::repository::executions::run_query",
+            ),
         ]
     }
 
@@ -268,7 +277,7 @@ impl Trace {
             number("gen_ai.usage.input_tokens", input),
             number("gen_ai.usage.output_tokens", output),
             real("cost.usd", (input as f64 * 2.5 + output as f64 * 10.0) / 1e6),
-            real("gen_ai.request.temperature", 0.7),
+            text("code.function.name", "workflow_agent::llm::completions::ask_with_tools"),
             text("server.address", "llm.internal"),
             text("user.id", &self.user),
             text("session.id", &self.session),
@@ -287,7 +296,7 @@ impl Trace {
             text("node.name", ["on message", "summarise", "notify the team"][at % 3]),
             text("node.status", if self.failed { "failed" } else { "completed" }),
             number("node.attempt", 1),
-            text("code.function.name", "execute_node"),
+            text("code.function.name", "workflow_engine::engine::scheduler::execute_node"),
             text("user.id", &self.user),
             text("session.id", &self.session),
         ]

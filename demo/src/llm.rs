@@ -96,6 +96,7 @@ impl Llm {
         let response = self
             .http
             .post(format!("{}/v1/chat/completions", self.url))
+            .template("/v1/chat/completions")
             .json(&request)
             .send()
             .await

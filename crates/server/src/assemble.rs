@@ -23,7 +23,7 @@ use pipeline::sending::Sending;
 use pipeline::{Budget, Exporter, Ledger, Sink};
 use store::{Reader, Store, Writer};
 
-use crate::extensions::{HealthCheck, Query};
+use crate::extensions::{HealthCheck, Query, Shown};
 
 /// Memory of the process before a `memory_limiter` says otherwise; the same as its default.
 const BUDGET_BYTES: u64 = 512 << 20;
@@ -178,17 +178,6 @@ pub struct Running {
     store: Option<OpenStore>,
     pub ledger: Ledger,
     replay: tokio::task::JoinHandle<()>,
-}
-
-/// What the extensions are given to show.
-pub struct Shown {
-    pub reader: Option<Reader>,
-    pub retention: Duration,
-    pub journal: Option<Journal>,
-    pub ledger: Ledger,
-    pub budget: Budget,
-    pub ready: Arc<AtomicBool>,
-    pub started: Instant,
 }
 
 impl Running {

@@ -1,17 +1,19 @@
 //! What listens beside the receivers: the query door with its APIs and pages, and the health check.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
+use journal::Journal;
 use net::access::{ReadAccess, Token};
 use net::{At, DoorSettings, Doors, Endpoint, Mount};
 use pipeline::config::{Problems, Section};
 use pipeline::processors::memory_limiter::resident_bytes;
+use pipeline::{Budget, Ledger};
 use query::Querier;
 use query::rows::{DatabaseSettings, Rows};
 use serde::Deserialize;
@@ -19,7 +21,17 @@ use serde_json::{Value, json};
 use store::{Reader, Stats};
 
 use crate::api::{self, ApiState};
-use crate::assemble::Shown;
+
+/// What the extensions are given to show.
+pub struct Shown {
+    pub reader: Option<Reader>,
+    pub retention: Duration,
+    pub journal: Option<Journal>,
+    pub ledger: Ledger,
+    pub budget: Budget,
+    pub ready: Arc<AtomicBool>,
+    pub started: Instant,
+}
 
 /// The APIs and the web UI.
 ///

@@ -95,9 +95,7 @@ async fn session(State(gateway): State<Gateway>, Path(id): Path<String>) -> Resu
 async fn chat(State(gateway): State<Gateway>, Json(request): Json<Chat>) -> Result<Json<Value>, Failure> {
     set_user(&request.user_id, Some(segment(&request.user_id)));
     let body = json!({ "message": request.message, "inject": request.inject });
-    let answer: Value = gateway
-        .call("the agent", format!("{}/v1/generate", gateway.agent), &body)
-        .await?;
+    let answer: Value = gateway.call("the agent", &gateway.agent, "/v1/generate", &body).await?;
     Ok(Json(
         json!({ "reply": answer["reply"], "tracking_id": tracking_id().to_string() }),
     ))
@@ -109,9 +107,7 @@ async fn new_workflow(
 ) -> Result<(StatusCode, Json<Workflow>), Failure> {
     set_user(&request.user_id, Some(segment(&request.user_id)));
     let body = json!({ "description": request.description });
-    let plan: Plan = gateway
-        .call("the agent", format!("{}/v1/plan", gateway.agent), &body)
-        .await?;
+    let plan: Plan = gateway.call("the agent", &gateway.agent, "/v1/plan", &body).await?;
     let workflow = gateway.tables.new_workflow(&request.name, plan.nodes).await?;
     tracing::info!(
         workflow.id = workflow.workflow_id,
@@ -141,21 +137,22 @@ async fn execute(
     let workflow = gateway.tables.workflow(&id).await?;
     let body = json!({ "workflow_id": id, "nodes": workflow.nodes, "inject": request.inject });
     gateway
-        .call("the engine", format!("{}/v1/execute", gateway.engine), &body)
+        .call("the engine", &gateway.engine, "/v1/execute", &body)
         .await
         .map(Json)
 }
 
 impl Gateway {
     /// Posts to another service; anything but success is an upstream failure.
-    async fn call<A: DeserializeOwned>(&self, who: &str, url: String, body: &impl Serialize) -> Result<A, Failure> {
-        let response = self
-            .http
-            .post(url)
-            .json(body)
-            .send()
-            .await
-            .map_err(|error| Failure::upstream(who, error))?;
+    async fn call<A: DeserializeOwned>(
+        &self,
+        who: &str,
+        base: &str,
+        path: &'static str,
+        body: &impl Serialize,
+    ) -> Result<A, Failure> {
+        let request = self.http.post(format!("{base}{path}")).template(path).json(body);
+        let response = request.send().await.map_err(|error| Failure::upstream(who, error))?;
         let status = response.status();
         if !status.is_success() {
             let answer: Value = response.json().await.unwrap_or_default();

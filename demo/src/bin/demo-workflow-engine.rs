@@ -121,7 +121,13 @@ impl Engine {
         let fails = (inject == Some(Inject::External)).then_some("refused");
         let message = json!({ "channel": "#workflows", "text": "done", "inject": fails });
         for attempt in 1..=EXTERNAL_TRIES {
-            let sent = self.http.post(&self.external).json(&message).send().await;
+            let sent = self
+                .http
+                .post(&self.external)
+                .template("/external/v2/messages")
+                .json(&message)
+                .send()
+                .await;
             match sent {
                 Ok(response) if response.status().is_success() => {
                     set_attribute("delivery.attempts", attempt as i64);

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{audit, edges, tidy, ui};
+use crate::{audit, edges, reference, tidy, ui};
 
 /// The README's test command.
 const TEST: &[&str] = &["test", "--workspace"];
@@ -15,6 +15,7 @@ type Step = (&'static str, fn() -> Result<()>);
 const STEPS: &[Step] = &[
     ("fmt", || cargo(&["fmt", "--all", "--check"])),
     ("edges", edges::run),
+    ("reference", || reference::run(&[])),
     ("tidy", tidy::run),
     ("audit", audit::run),
     ("ui", ui::run),

@@ -5,6 +5,7 @@ mod bench;
 mod check;
 mod edges;
 mod manifest;
+mod reference;
 mod tidy;
 mod ui;
 
@@ -13,8 +14,9 @@ use anyhow::{Result, bail};
 const HELP: &str = "\
 cargo xtask <command>
 
-  check [--skip STEP]…  everything CI runs: fmt, edges, tidy, audit, ui, clippy, test
+  check [--skip STEP]…  everything CI runs: fmt, edges, reference, tidy, audit, ui, clippy, test
   edges                 crate dependencies against the table in xtask/src/edges.rs
+  reference [--write]   docs/configuration.md against the doc comments that it is written from
   tidy                  house rules on files, names and documents
   audit                 licences, sources and duplicates of the dependency tree
   ui                    rebuild ui/dist from source and compare it with what is committed
@@ -27,6 +29,7 @@ fn main() -> Result<()> {
     match args.first().map(String::as_str) {
         Some("check") => check::run(&args[1..]),
         Some("edges") => edges::run(),
+        Some("reference") => reference::run(&args[1..]),
         Some("tidy") => tidy::run(),
         Some("audit") => audit::run(),
         Some("ui") => ui::run(),

@@ -29,13 +29,13 @@ pub struct Config {
     /// When to begin a new file. Default: never.
     #[serde(default, deserialize_with = "pipeline::config::present")]
     pub rotation: Option<Rotation>,
-    /// Only `json`.
+    /// Only `json`, the default.
     #[serde(default)]
     pub format: Format,
     /// Whether a file that is there is continued. Default: yes; what was acknowledged is not cut off.
     #[serde(default = "yes")]
     pub append: bool,
-    /// Make the directories of `path`.
+    /// `{ enabled: true }` makes the directories of `path`. Default: no.
     #[serde(default, deserialize_with = "create_directory")]
     pub create_directory: bool,
     /// The collector's wait between flushes; here every request is on the disk before it counts as delivered. Without effect.
@@ -76,7 +76,7 @@ pub struct Rotation {
     pub max_backups: usize,
     /// Full files older than this many days go too. Default 0: their age does not matter.
     pub max_days: u64,
-    /// Accepted: times in names are nanoseconds since 1970.
+    /// Accepted, without effect: times in names are nanoseconds since 1970.
     pub localtime: bool,
 }
 

@@ -44,7 +44,7 @@ pub struct Config {
     /// Default: TLS, with the system's certificates.
     #[serde(default, deserialize_with = "pipeline::config::present")]
     pub tls: Option<Tls>,
-    /// Sent along with each request.
+    /// Sent along with each request. Default: none.
     #[serde(default)]
     pub headers: Headers,
     /// `gzip` (default), `zstd` or `none`.
@@ -53,14 +53,16 @@ pub struct Config {
     /// For one attempt. Default 5s.
     #[serde(default = "timeout", deserialize_with = "pipeline::config::duration")]
     pub timeout: Duration,
+    /// What happens when the backend refuses for now or is not reached.
     #[serde(default)]
     pub retry_on_failure: Retry,
+    /// The queue is the journal; these are its bounds for this exporter.
     #[serde(default)]
     pub sending_queue: Queue,
     /// At the journal's bound: `skip_oldest` (default) or `refuse`.
     #[serde(default)]
     pub on_full: OnFull,
-    /// A directory for requests that the backend refuses for good.
+    /// A directory for requests that the backend refuses for good. Default: none; they are dropped and counted.
     #[serde(default)]
     pub dead_letter: Option<PathBuf>,
 }

@@ -35,7 +35,7 @@ pub enum Packing {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tls {
-    /// No TLS at all.
+    /// No TLS at all. Default `false`.
     pub insecure: bool,
     /// Certificates to trust, PEM. Default: the system's.
     pub ca_file: Option<PathBuf>,

@@ -32,7 +32,7 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The base, `http://host:port/path` or `https://…`.
+    /// The base, `http://host:port/path` or `https://…`. Needed unless each signal has its own.
     #[serde(default)]
     pub endpoint: Option<String>,
     /// The whole URL for traces. Default: `endpoint` and `/v1/traces`.
@@ -44,9 +44,10 @@ pub struct Config {
     /// The whole URL for metrics. Default: `endpoint` and `/v1/metrics`.
     #[serde(default)]
     pub metrics_endpoint: Option<String>,
+    /// Default: the system's certificates, where the scheme is https.
     #[serde(default, deserialize_with = "pipeline::config::present")]
     pub tls: Option<Tls>,
-    /// Sent along with each request.
+    /// Sent along with each request. Default: none.
     #[serde(default)]
     pub headers: Headers,
     /// `gzip` (default), `zstd` or `none`.
@@ -58,14 +59,16 @@ pub struct Config {
     /// For one attempt. Default 30s.
     #[serde(default = "timeout", deserialize_with = "pipeline::config::duration")]
     pub timeout: Duration,
+    /// What happens when the backend refuses for now or is not reached.
     #[serde(default)]
     pub retry_on_failure: Retry,
+    /// The queue is the journal; these are its bounds for this exporter.
     #[serde(default)]
     pub sending_queue: Queue,
     /// At the journal's bound: `skip_oldest` (default) or `refuse`.
     #[serde(default)]
     pub on_full: OnFull,
-    /// A directory for requests that the backend refuses for good.
+    /// A directory for requests that the backend refuses for good. Default: none; they are dropped and counted.
     #[serde(default)]
     pub dead_letter: Option<PathBuf>,
 }

@@ -34,9 +34,9 @@ pub struct Config {
     /// Bound of each dataset on disk; the oldest parts go first. Default: none.
     #[serde(deserialize_with = "pipeline::config::optional_size")]
     pub max_bytes: Option<u64>,
-    /// What differs for traces.
+    /// What differs for traces. Default: nothing.
     pub traces: Bounds,
-    /// What differs for logs.
+    /// What differs for logs. Default: nothing.
     pub logs: Bounds,
 }
 
@@ -44,10 +44,10 @@ pub struct Config {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Bounds {
-    /// Older rows are removed.
+    /// As `retention` above.
     #[serde(deserialize_with = "pipeline::config::optional_duration")]
     pub retention: Option<Duration>,
-    /// Bound on disk.
+    /// As `max_bytes` above.
     #[serde(deserialize_with = "pipeline::config::optional_size")]
     pub max_bytes: Option<u64>,
 }

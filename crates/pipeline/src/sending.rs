@@ -27,7 +27,7 @@ pub const MAX_CONSUMERS: usize = 256;
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retry {
-    /// With `false`, what a backend refuses for now is dropped and counted.
+    /// With `false`, what a backend refuses for now is dropped and counted. Default `true`.
     pub enabled: bool,
     /// The wait before the first repetition, give or take `randomization_factor`. Default 5s.
     #[serde(deserialize_with = "crate::config::duration")]
@@ -61,7 +61,7 @@ impl Default for Retry {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Queue {
-    /// With `false`, one request is in flight at a time.
+    /// With `false`, one request is in flight at a time. Default `true`.
     pub enabled: bool,
     /// Requests in flight at once. Default 10.
     pub num_consumers: usize,

@@ -47,16 +47,16 @@ pub struct Query {
     /// Where it listens. Default 127.0.0.1:16686.
     #[serde(default = "Query::default_endpoint")]
     pub endpoint: String,
-    /// Bearer tokens that callers must send one of. Needed beyond loopback.
+    /// Bearer tokens that callers must send one of. Needed beyond loopback. Default: none.
     #[serde(default)]
     pub tokens: Vec<String>,
-    /// Listen beyond loopback without tokens: whoever reaches the door may read.
+    /// Listen beyond loopback without tokens: whoever reaches the door may read. Default `false`.
     #[serde(default)]
     pub insecure: bool,
-    /// Host names, beside localhost and addresses, under which browsers reach the door.
+    /// Host names, beside localhost and addresses, under which browsers reach the door. Default: none.
     #[serde(default)]
     pub hosts: Vec<String>,
-    /// Databases in which rows of a request are looked up.
+    /// Databases in which rows of a request are looked up. Default: none.
     #[serde(default)]
     pub databases: Vec<Database>,
 }
@@ -67,7 +67,7 @@ pub struct Query {
 pub struct Database {
     /// `sqlite:…` or `postgres://…`; it is only read.
     pub url: String,
-    /// Default: every table with a `tracking_id` column.
+    /// Where rows are looked for. Default: every table with a `tracking_id` column.
     #[serde(default)]
     pub tables: Vec<String>,
 }
@@ -200,7 +200,7 @@ pub struct HealthCheck {
     /// Where it listens. Default 127.0.0.1:13133.
     #[serde(default = "HealthCheck::default_endpoint")]
     pub endpoint: String,
-    /// Default `/`.
+    /// The path that answers. Default `/`.
     #[serde(default = "HealthCheck::default_path")]
     pub path: String,
 }

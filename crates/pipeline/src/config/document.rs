@@ -117,11 +117,11 @@ pub enum Journal {
     Settings(JournalSettings),
 }
 
-/// What may be said about the journal.
+/// The journal that makes accepted data durable. `journal: none` switches it off: a sender then hears "accepted" when the exporters have it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct JournalSettings {
-    /// Where the segments lie. Default: `journal` in the data directory. `${data_dir}` of the command line is not expanded here.
+    /// Where the segments lie. Default: `journal` in the data directory.
     pub directory: Option<PathBuf>,
     /// The bound on disk; at it, readers skip or the door refuses, as their policy says. Default 4GiB: hours of traffic of a small fleet.
     #[serde(deserialize_with = "size")]

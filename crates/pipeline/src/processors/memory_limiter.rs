@@ -37,7 +37,7 @@ pub struct Config {
     /// How often the resident size is looked at. Default 1s.
     #[serde(deserialize_with = "crate::config::duration")]
     pub check_interval: Duration,
-    /// The limit in MiB.
+    /// The limit in MiB. This or `limit_percentage` is needed.
     pub limit_mib: u64,
     /// Refusing begins this much below the limit. Default: a fifth of it.
     pub spike_limit_mib: u64,

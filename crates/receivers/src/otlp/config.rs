@@ -19,7 +19,15 @@ pub const DEFAULT_HTTP_ENDPOINT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Add
 /// too large is lost, so the bound is generous and the memory budget is what protects us.
 pub const DEFAULT_MAX_REQUEST_MIB: u64 = 64;
 
-/// The receiver's configuration.
+/// OTLP over gRPC and HTTP (protobuf and JSON), as the collector's receiver takes it.
+///
+/// ```yaml
+/// receivers:
+///   otlp:
+///     protocols:
+///       grpc: { endpoint: 127.0.0.1:4317 }
+///       http: { endpoint: 127.0.0.1:4318, cors: { allowed_origins: ["https://app.example.com"] } }
+/// ```
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -32,10 +40,10 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Protocols {
-    /// OTLP/gRPC.
+    /// OTLP/gRPC. Default: off.
     #[serde(default, deserialize_with = "named")]
     pub grpc: Option<GrpcConfig>,
-    /// OTLP/HTTP.
+    /// OTLP/HTTP. Default: off.
     #[serde(default, deserialize_with = "named")]
     pub http: Option<HttpConfig>,
 }
@@ -47,7 +55,7 @@ pub struct GrpcConfig {
     /// Address to listen on; default 127.0.0.1:4317.
     #[serde(deserialize_with = "parsed")]
     pub endpoint: Endpoint,
-    /// Kind of socket; only `tcp`.
+    /// Kind of socket; only `tcp`, the default.
     #[serde(deserialize_with = "tcp")]
     pub transport: (),
     /// Certificate and key; default plain text.

@@ -10,13 +10,13 @@ const ALWAYS_ALLOWED_HEADERS: &str = "content-type, content-encoding, x-requeste
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CorsConfig {
-    /// Origins that may send, such as `https://app.example.com`; `*` stands for any text inside one, or alone for every origin.
+    /// Origins that may send, such as `https://app.example.com`; `*` stands for any text inside one, or alone for every origin. Default: none.
     #[serde(default)]
     pub allowed_origins: Vec<String>,
-    /// Request headers allowed beside `content-type`, `content-encoding` and `x-requested-with`; `*` allows any.
+    /// Request headers allowed beside `content-type`, `content-encoding` and `x-requested-with`; `*` allows any. Default: none.
     #[serde(default)]
     pub allowed_headers: Vec<String>,
-    /// Seconds for which a browser may remember the answer; 0 leaves it to the browser (5 s).
+    /// Seconds for which a browser may remember the answer; 0, the default, leaves it to the browser (5 s).
     #[serde(default)]
     pub max_age: u64,
 }

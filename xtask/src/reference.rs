@@ -1,0 +1,267 @@
+//! The configuration reference, written from the doc comments of the structs that read the configuration.
+//!
+//! The structs are plain, so plain text reading is enough: a doc comment, attributes, `pub name: Type,`. A key without a
+//! doc comment is a mistake, because the reference would not say what it does.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs;
+
+use anyhow::{Context, Result, bail, ensure};
+
+const PAGE: &str = "docs/configuration.md";
+/// How a configuration file as a whole looks, in its module's opening.
+const DOCUMENT: &str = "crates/pipeline/src/config/document.rs";
+const INTRODUCTION: &str = "\
+# Configuration
+
+<!-- Written by `cargo xtask reference --write` from the doc comments in the code; edit them there. -->
+
+`trackline serve --config FILE` reads the OpenTelemetry Collector's YAML; without a file the built-in all-in-one runs
+(`trackline config` prints it). `--config` may be given several times: later files are laid over earlier ones, maps merge,
+lists and values replace, null deletes. `${NAME}`, `${env:NAME}` and `${env:NAME:-default}` stand for environment variables,
+`$$` for a dollar sign. Durations are written `200ms`, `1h30m` or `7d`, sizes `64MiB`, `10GB` or as a number of bytes.
+An unknown key is an error that names its line and what was probably meant. A component is `kind` or `kind/name`; it runs
+when a pipeline or `service.extensions` names it.
+";
+
+/// Heading, the struct, its file, and the files of the structs inside it.
+const SECTIONS: &[(&str, &str, &[&str])] = &[
+    (
+        "Receiver `otlp`",
+        "Config",
+        &[
+            "crates/receivers/src/otlp/config.rs",
+            "crates/receivers/src/otlp/cors.rs",
+        ],
+    ),
+    (
+        "Processor `batch`",
+        "Config",
+        &["crates/pipeline/src/processors/batch.rs"],
+    ),
+    (
+        "Processor `memory_limiter`",
+        "Config",
+        &["crates/pipeline/src/processors/memory_limiter.rs"],
+    ),
+    (
+        "Processor `resource`",
+        "Config",
+        &["crates/pipeline/src/processors/resource.rs"],
+    ),
+    ("Exporter `store`", "Config", &["crates/exporters/src/store.rs"]),
+    (
+        "Exporter `otlp`",
+        "Config",
+        &["crates/exporters/src/otlp.rs", REQUEST, SENDING],
+    ),
+    (
+        "Exporter `otlphttp`",
+        "Config",
+        &["crates/exporters/src/otlphttp.rs", REQUEST, SENDING],
+    ),
+    ("Exporter `file`", "Config", &["crates/exporters/src/file.rs"]),
+    ("Exporter `debug`", "Config", &["crates/exporters/src/debug.rs"]),
+    ("Extension `query`", "Query", &["crates/server/src/extensions.rs"]),
+    (
+        "Extension `health_check`",
+        "HealthCheck",
+        &["crates/server/src/extensions.rs"],
+    ),
+    ("`service.journal`", "JournalSettings", &[DOCUMENT]),
+];
+const REQUEST: &str = "crates/exporters/src/otlp_request.rs";
+const SENDING: &str = "crates/pipeline/src/sending.rs";
+
+pub fn run(args: &[String]) -> Result<()> {
+    let page = page()?;
+    match args {
+        [] => {
+            let committed = fs::read_to_string(PAGE).unwrap_or_default();
+            ensure!(
+                committed == page,
+                "{PAGE} is not what the code says; run `cargo xtask reference --write`"
+            );
+            Ok(())
+        }
+        [write] if write == "--write" => fs::write(PAGE, page).with_context(|| format!("writing {PAGE}")),
+        _ => bail!("`reference` takes nothing or --write"),
+    }
+}
+
+fn page() -> Result<String> {
+    let mut page = format!("{INTRODUCTION}\n{}\n", yaml_of(&opening(&read(DOCUMENT)?)));
+    for (heading, root, files) in SECTIONS {
+        let mut items = BTreeMap::new();
+        let mut intro = String::new();
+        for file in files.iter().rev() {
+            let text = read(file)?;
+            intro = opening(&text);
+            items.extend(items_of(&text).with_context(|| format!("reading {file}"))?);
+        }
+        let Some(Item::Struct { doc, fields }) = items.get(*root) else {
+            bail!("{}: there is no struct `{root}`", files[0]);
+        };
+        // What several components of one file have in common says nothing of one of them.
+        let intro = if doc.is_empty() { &intro } else { doc };
+        writeln!(page, "\n## {heading}\n\n{intro}\n")?;
+        writeln!(page, "| key | value | meaning |\n|---|---|---|")?;
+        rows(&mut page, "", fields, &items)?;
+    }
+    Ok(page)
+}
+
+fn read(file: &str) -> Result<String> {
+    fs::read_to_string(file).with_context(|| format!("reading {file}"))
+}
+
+/// The `//!` of a file, without the word that says that it is a reason.
+fn opening(text: &str) -> String {
+    let lines = text.lines().map_while(|line| line.strip_prefix("//!"));
+    let doc = lines
+        .map(|line| line.strip_prefix(' ').unwrap_or(line))
+        .collect::<Vec<_>>()
+        .join("\n");
+    let doc = doc.strip_prefix("Why: ").unwrap_or(&doc);
+    let first = doc
+        .chars()
+        .next()
+        .map(|c| c.to_uppercase().to_string())
+        .unwrap_or_default();
+    first + doc.get(1..).unwrap_or_default()
+}
+
+fn yaml_of(doc: &str) -> String {
+    let from = doc.find("```").unwrap_or_default();
+    doc[from..].to_owned()
+}
+
+enum Item {
+    Struct {
+        doc: String,
+        fields: Vec<Field>,
+    },
+    /// Its values as they are written.
+    Enum(Vec<String>),
+}
+
+struct Field {
+    doc: String,
+    attributes: String,
+    /// Whether the struct as a whole has defaults.
+    has_default: bool,
+    name: String,
+    kind: String,
+}
+
+/// The public structs with fields and the plain enums of a file, up to its tests.
+fn items_of(text: &str) -> Result<BTreeMap<String, Item>> {
+    let mut items = BTreeMap::new();
+    let (mut doc, mut attributes) = (Vec::new(), String::new());
+    let mut lines = text.split("#[cfg(test)]").next().unwrap_or_default().lines();
+    while let Some(line) = lines.next() {
+        if let Some(said) = line.strip_prefix("///") {
+            doc.push(said.strip_prefix(' ').unwrap_or(said).to_owned());
+        } else if line.starts_with("#[") {
+            attributes.push_str(line);
+        } else {
+            let named = |keyword| line.strip_prefix(keyword)?.strip_suffix(" {");
+            if !attributes.contains("Deserialize") {
+            } else if let Some(name) = named("pub struct ") {
+                let fields = fields(&mut lines, attributes.contains("default"))?;
+                let doc = doc.join("\n");
+                items.insert(name.to_owned(), Item::Struct { doc, fields });
+            } else if let Some(name) = named("pub enum ") {
+                let variants = lines.by_ref().take_while(|line| *line != "}").map(str::trim);
+                let variants = variants.filter(|line| line.starts_with(char::is_uppercase));
+                let variants = variants.map(|line| snake_case(line.trim_end_matches(','))).collect();
+                items.insert(name.to_owned(), Item::Enum(variants));
+            }
+            doc.clear();
+            attributes.clear();
+        }
+    }
+    Ok(items)
+}
+
+fn fields<'a>(lines: &mut impl Iterator<Item = &'a str>, has_default: bool) -> Result<Vec<Field>> {
+    let mut fields = Vec::new();
+    let (mut doc, mut attributes) = (Vec::new(), String::new());
+    for line in lines.take_while(|line| *line != "}").map(str::trim) {
+        if let Some(said) = line.strip_prefix("///") {
+            doc.push(said.trim().to_owned());
+        } else if let Some((name, kind)) = line.strip_prefix("pub ").and_then(|line| line.split_once(": ")) {
+            ensure!(!doc.is_empty(), "the key `{name}` has no doc comment");
+            fields.push(Field {
+                doc: std::mem::take(&mut doc).join(" "),
+                attributes: std::mem::take(&mut attributes),
+                has_default,
+                name: name.to_owned(),
+                kind: kind.trim_end_matches(',').to_owned(),
+            });
+        } else {
+            attributes.push_str(line);
+        }
+    }
+    Ok(fields)
+}
+
+fn rows(page: &mut String, prefix: &str, fields: &[Field], items: &BTreeMap<String, Item>) -> Result<()> {
+    for field in fields {
+        let (name, doc) = (&field.name, field.doc.replace('|', "\\|"));
+        let inner = field
+            .kind
+            .trim_start_matches("Option<")
+            .trim_start_matches("Vec<")
+            .trim_end_matches('>');
+        let is_list = field.kind.contains("Vec<");
+        let required =
+            !field.has_default && !field.attributes.contains("default") && !field.kind.starts_with("Option<");
+        let need = if required { "**Required.** " } else { "" };
+        let (value, nested) = match items.get(inner) {
+            Some(Item::Struct { fields, .. }) => ("map".to_owned(), Some(fields)),
+            Some(Item::Enum(values)) => (format!("`{}`", values.join("`, `")), None),
+            None if doc.starts_with("`{") => ("map".to_owned(), None),
+            None => (value(inner, &field.attributes).to_owned(), None),
+        };
+        let value = if is_list { format!("list of {value}") } else { value };
+        writeln!(page, "| `{prefix}{name}` | {value} | {need}{doc} |")?;
+        if let Some(nested) = nested {
+            let list = if is_list { "[]" } else { "" };
+            rows(page, &format!("{prefix}{name}{list}."), nested, items)?;
+        }
+    }
+    Ok(())
+}
+
+/// What is written for a Rust type.
+fn value(kind: &str, attributes: &str) -> &'static str {
+    match kind {
+        "bool" => "`true`, `false`",
+        "Duration" => "duration",
+        "PathBuf" => "path",
+        "Endpoint" => "address, `host:port`",
+        "Headers" => "map of text",
+        "u32" | "u64" | "usize" | "NonZeroU32" if attributes.contains("size\"") || attributes.contains("size_") => {
+            "size"
+        }
+        "f64" | "u8" | "u32" | "u64" | "usize" | "NonZeroU32" => "number",
+        "Scalar" => "text, number, `true`, `false`",
+        // What is read by hand is written as text; what is ignored may be anything.
+        "IgnoredAny" => "anything",
+        _ => "text",
+    }
+}
+
+/// `SkipOldest` as serde writes it: `skip_oldest`.
+fn snake_case(name: &str) -> String {
+    let mut out = String::new();
+    for c in name.chars() {
+        if c.is_ascii_uppercase() && !out.is_empty() {
+            out.push('_');
+        }
+        out.push(c.to_ascii_lowercase());
+    }
+    out
+}

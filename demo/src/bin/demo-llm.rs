@@ -1,11 +1,13 @@
 //! A stand-in for an LLM API: OpenAI-compatible chat completions, plain and streaming, with believable latencies and
 //! token counts, and an error now and then; beside it the external API that workflows post to. It thinks nothing; every answer says so in `system_fingerprint`.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
 use axum::Router;
-use axum::extract::Json;
+use axum::extract::{Json, State};
 use axum::http::StatusCode;
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
@@ -19,15 +21,21 @@ use serde_json::{Value, json};
 const FINGERPRINT: &str = "stand-in";
 /// Share of requests answered with 429 or 500, in percent.
 const ERROR_PERCENT: u8 = 3;
-/// Share of requests that take several times as long.
-const SLOW_PERCENT: u8 = 5;
+/// One in this many requests takes much longer. Counted rather than drawn, so that whoever starts the demo soon sees one.
+const SLOW_ONE_IN: u64 = 20;
+/// The first slow one: late enough that an ordinary request is seen before it.
+const FIRST_SLOW: u64 = 6;
 /// Time to the first token, ms.
 const FIRST_TOKEN_MS: std::ops::Range<u64> = 60..240;
+/// The same of a slow request.
+const SLOW_FIRST_TOKEN_MS: std::ops::Range<u64> = 1_500..2_500;
 /// Time per piece of the answer, ms.
 const PIECE_MS: std::ops::Range<u64> = 1..4;
 /// How long the external API takes, ms.
 const EXTERNAL_MS: std::ops::Range<u64> = 30..160;
-const SLOW_FACTOR: u64 = 8;
+
+/// Completions asked for so far.
+type Asked = Arc<AtomicU64>;
 
 #[derive(Deserialize)]
 struct Completion {
@@ -52,7 +60,8 @@ async fn main() -> Result<()> {
         .route("/health", get(|| async { Json(json!({ "status": "ok" })) }))
         .route("/v1/models", get(models))
         .route("/v1/chat/completions", post(complete))
-        .route("/external/v2/messages", post(deliver));
+        .route("/external/v2/messages", post(deliver))
+        .with_state(Asked::default());
     lifetime::serve(environment::address(8004), router).await
 }
 
@@ -75,13 +84,14 @@ async fn models() -> Json<Value> {
     Json(json!({ "object": "list", "data": data }))
 }
 
-async fn complete(Json(request): Json<Completion>) -> Response {
-    let slow = if environment::happens("SLOW_PERCENT", SLOW_PERCENT) {
-        SLOW_FACTOR
+async fn complete(State(asked): State<Asked>, Json(request): Json<Completion>) -> Response {
+    let number = asked.fetch_add(1, Ordering::Relaxed) + 1;
+    let first_token_ms = if number % SLOW_ONE_IN == FIRST_SLOW {
+        SLOW_FIRST_TOKEN_MS
     } else {
-        1
+        FIRST_TOKEN_MS
     };
-    tokio::time::sleep(Duration::from_millis(fastrand::u64(FIRST_TOKEN_MS) * slow)).await;
+    tokio::time::sleep(Duration::from_millis(fastrand::u64(first_token_ms))).await;
     if request.inject.is_some() || environment::happens("LLM_ERROR_PERCENT", ERROR_PERCENT) {
         return refusal();
     }

@@ -2,6 +2,8 @@
 //!
 //! Prints one JSON line per finished request, with the tracking ID from its `X-Tracking-ID` header.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -32,8 +34,9 @@ const WORKFLOWS: [(&str, &str); 4] = [
     ("daily digest", "a workflow that summarises yesterday and posts it"),
     ("lead scoring", "a workflow that scores new leads and informs sales"),
 ];
-/// What can be made to fail, one of them a failing request.
-const FAULTS: [&str; 4] = ["external", "llm", "database", "crash"];
+/// What makes a chat fail, and what makes an execution fail.
+const CHAT_FAULTS: [&str; 2] = ["llm", "crash"];
+const EXECUTION_FAULTS: [&str; 4] = ["external", "llm", "database", "crash"];
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -44,6 +47,7 @@ async fn main() -> Result<()> {
             .context("building the HTTP client")?,
         gateway: environment::url("GATEWAY_URL", 8000),
         fail_percent: environment::number("FAIL_PERCENT", 10),
+        owed: Arc::default(),
     };
     let rate = environment::number("RATE", 4u32).max(1);
     let mut tick = tokio::time::interval(Duration::from_secs(1) / rate);
@@ -69,7 +73,9 @@ async fn main() -> Result<()> {
 struct Users {
     http: Client,
     gateway: String,
-    fail_percent: u8,
+    fail_percent: u64,
+    /// Failures that the requests so far should have had and did not, in hundredths.
+    owed: Arc<AtomicU64>,
 }
 
 impl Users {
@@ -83,7 +89,7 @@ impl Users {
             }
             15..55 => {
                 let message = MESSAGES[fastrand::usize(0..MESSAGES.len())];
-                let body = json!({ "user_id": user, "message": message, "inject": self.fault() });
+                let body = json!({ "user_id": user, "message": message, "inject": self.fault(&CHAT_FAULTS) });
                 self.request(Method::POST, "/api/v1/chat", Some(body)).await;
             }
             55..65 => {
@@ -102,22 +108,23 @@ impl Users {
         let Some(id) = created["workflow_id"].as_str() else {
             return;
         };
-        let body = json!({ "user_id": user, "inject": self.fault() });
+        let body = json!({ "user_id": user, "inject": self.fault(&EXECUTION_FAULTS) });
         self.request(Method::POST, &format!("/api/v1/workflows/{id}/execute"), Some(body))
             .await;
     }
 
-    /// What is to fail this time, if anything. Only about two thirds of the requests carry it.
-    fn fault(&self) -> Value {
-        let percent = u32::from(self.fail_percent) * 3 / 2;
-        if fastrand::u32(0..100) < percent {
-            json!(FAULTS[fastrand::usize(0..FAULTS.len())])
-        } else {
-            Value::Null
+    /// What is to fail this time, if anything. Not every kind of request can fail on purpose, so those that can make up
+    /// for the others: the share of all of them is met by counting, not by chance.
+    fn fault(&self, faults: &[&str]) -> Value {
+        let take = |owed: u64| owed.checked_sub(100);
+        match self.owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
+            Ok(_) => json!(faults[fastrand::usize(0..faults.len())]),
+            Err(_) => Value::Null,
         }
     }
 
     async fn request(&self, method: Method, path: &str, body: Option<Value>) -> Option<Value> {
+        self.owed.fetch_add(self.fail_percent, Ordering::Relaxed);
         let started = Instant::now();
         let mut request = self.http.request(method.clone(), format!("{}{path}", self.gateway));
         if let Some(body) = &body {

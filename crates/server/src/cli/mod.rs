@@ -30,6 +30,9 @@ const USAGE: u8 = 2;
 /// No server, or one that cannot answer.
 const UNREACHABLE: u8 = 3;
 
+/// The server that is asked unless another is named: the built-in configuration's.
+pub const DEFAULT_SERVER: &str = "http://127.0.0.1:16686";
+
 /// Which server is asked.
 #[derive(clap::Args, Clone, Debug)]
 pub struct ServerArg {
@@ -38,7 +41,7 @@ pub struct ServerArg {
         long,
         value_name = "URL",
         env = "TRACKLINE_URL",
-        default_value = "http://127.0.0.1:16686"
+        default_value = DEFAULT_SERVER
     )]
     server: String,
 }

@@ -9,6 +9,7 @@ use tokio::io::{BufReader, Lines};
 use tokio::process::ChildStdout;
 
 use super::children::Children;
+use crate::cli::DEFAULT_SERVER;
 use crate::serve::Server;
 
 /// Redraw of the live line in a terminal, and pause between its lines elsewhere.
@@ -78,6 +79,7 @@ pub async fn live(
     let mut tick = tokio::time::interval(if terminal { REDRAW } else { REPEAT });
     let (mut requests, mut failed) = (0u64, 0u64);
     let mut shown: Vec<Kind> = Vec::new();
+    let mut worth_a_look = String::new();
     loop {
         tokio::select! {
             line = lines.next_line() => {
@@ -85,10 +87,16 @@ pub async fn live(
                 let Ok(request) = serde_json::from_str::<Request>(&line) else { continue };
                 requests += 1;
                 failed += u64::from(request.status >= 500);
-                if Kind::ALL.contains(&request.kind) && !shown.contains(&request.kind) {
+                if !shown.contains(&request.kind) {
                     shown.push(request.kind);
                     clear(terminal);
-                    introduce(&request, &ui, shown.len() == Kind::ALL.len());
+                    introduce(&request);
+                    if request.kind == Kind::Failed {
+                        worth_a_look = request.tracking_id;
+                    }
+                    if shown.len() == Kind::ALL.len() {
+                        next_steps(&ui, gateway_port, &worth_a_look);
+                    }
                 }
             }
             _ = tick.tick() => {
@@ -100,10 +108,14 @@ pub async fn live(
         }
     }
     clear(terminal);
+    println!(
+        "  {requests} requests, {failed} of them failed, in {} s",
+        started.elapsed().as_secs()
+    );
     Ok(())
 }
 
-fn introduce(request: &Request, ui: &str, last: bool) {
+fn introduce(request: &Request) {
     let Request {
         kind,
         tracking_id,
@@ -112,11 +124,23 @@ fn introduce(request: &Request, ui: &str, last: bool) {
         what,
     } = request;
     println!("    {:<16} {tracking_id}   {what}, {status}, {ms:.0} ms", kind.label());
-    if last {
-        println!("\n  In another terminal:  trackline trace {tracking_id}   (or target/release/trackline)");
-        println!("  In the browser:       {ui}/trace/{tracking_id}");
-        println!("  Ctrl-C stops all of it.\n");
-    }
+}
+
+/// Commands to paste, as they work on this machine with these ports.
+fn next_steps(ui: &str, gateway_port: u16, tracking_id: &str) {
+    let program = std::env::args().next().unwrap_or_else(|| "trackline".to_owned());
+    let server = if ui == DEFAULT_SERVER {
+        String::new()
+    } else {
+        format!(" --server {ui}")
+    };
+    println!("\n  The failed one, in another terminal:");
+    println!("    {program} trace{server} {tracking_id}");
+    println!("  and in the browser:");
+    println!("    {ui}/trace/{tracking_id}");
+    println!("  A request of your own; its answer has the ID in a header and in its body:");
+    println!("    curl -i http://127.0.0.1:{gateway_port}/api/v1/sessions --json '{{\"user_id\":\"you\"}}'");
+    println!("\n  Ctrl-C stops all of it.\n");
 }
 
 fn status(terminal: bool, elapsed: Duration, requests: u64, failed: u64, server: &Server) {
@@ -134,8 +158,10 @@ fn status(terminal: bool, elapsed: Duration, requests: u64, failed: u64, server:
     }
 }
 
+/// Takes the live line away, before anything else is printed to either stream.
 fn clear(terminal: bool) {
     if terminal {
         print!("\r\x1b[2K");
+        let _ = std::io::stdout().flush();
     }
 }

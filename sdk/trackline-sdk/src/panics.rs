@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::time::Duration;
 
+use crate::logs::error_span::names_functions;
 use crate::telemetry::{Location, Telemetry};
 
 thread_local! {
@@ -37,13 +38,8 @@ pub(crate) fn install(telemetry: &Telemetry) {
         let (path, line) = info
             .location()
             .map_or((String::new(), 0), |at| (at.file().to_owned(), at.line()));
-        log(
-            Telemetry::global(),
-            &message,
-            path,
-            line,
-            Some(below_panic(&Backtrace::force_capture().to_string()).to_owned()),
-        );
+        let stack = stack(&path, line, &Backtrace::force_capture().to_string());
+        log(Telemetry::global(), &message, path, line, Some(stack));
         LOGGED.set(true);
         if cfg!(panic = "abort") {
             // Nothing after this will run.
@@ -54,6 +50,16 @@ pub(crate) fn install(telemetry: &Telemetry) {
 
 /// Lines of a stack in which the machinery of panicking is looked for: it takes about twenty.
 const MACHINERY_LINES: usize = 60;
+
+/// Where it panicked, and the calls that led there if their names are known.
+fn stack(path: &str, line: u32, trace: &str) -> String {
+    let calls = below_panic(trace);
+    if names_functions(calls) {
+        format!("at {path}:{line}\n{calls}")
+    } else {
+        format!("at {path}:{line}")
+    }
+}
 
 /// The stack from the frame that panicked on: nobody wants to read how a panic is raised before where.
 fn below_panic(stack: &str) -> &str {
@@ -123,5 +129,13 @@ mod tests {
             "   4: app::handler\n             at src/main.rs:7\n"
         );
         assert_eq!(below_panic("disabled backtrace"), "disabled backtrace");
+    }
+
+    #[test]
+    fn a_stripped_program_says_where_and_no_more() {
+        let stripped = "   0: <unknown>\n   1: <unknown>\n";
+        assert_eq!(stack("src/main.rs", 7, stripped), "at src/main.rs:7");
+        let named = "   0: app::handler\n   1: <unknown>\n";
+        assert_eq!(stack("src/main.rs", 7, named), format!("at src/main.rs:7\n{named}"));
     }
 }

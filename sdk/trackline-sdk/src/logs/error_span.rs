@@ -77,7 +77,11 @@ fn cut(text: &str) -> String {
 /// The stack given with the entry, or where it was logged and, if `RUST_BACKTRACE` asks for it, the call stack.
 fn stack(entry: &Entry, given: Option<String>) -> String {
     let mut stack = given.unwrap_or_default();
-    if stack.is_empty() || !stack.contains("\n") {
+    if stack.starts_with("at ") {
+        // It has its own place and calls, as a panic has; where it was logged says less.
+        return stack;
+    }
+    if stack.is_empty() || !stack.contains('\n') {
         if !stack.is_empty() {
             stack.push('\n');
         }
@@ -85,9 +89,19 @@ fn stack(entry: &Entry, given: Option<String>) -> String {
     }
     let trace = std::backtrace::Backtrace::capture();
     if trace.status() == std::backtrace::BacktraceStatus::Captured {
-        stack.push_str(&format!("\n{trace}"));
+        let trace = trace.to_string();
+        if names_functions(&trace) {
+            stack.push_str(&format!("\n{trace}"));
+        }
     }
     stack
+}
+
+/// Whether a call stack tells anything: that of a program stripped of its symbols is a column of `<unknown>`.
+pub(crate) fn names_functions(trace: &str) -> bool {
+    trace.lines().any(|line| {
+        line.trim_start().starts_with(|c: char| c.is_ascii_digit()) && !line.trim_end().ends_with(": <unknown>")
+    })
 }
 
 /// The name of an error's type as its `Debug` form begins with it: the best that a trait object tells.

@@ -91,10 +91,26 @@ fn stack(entry: &Entry, given: Option<String>) -> String {
     if trace.status() == std::backtrace::BacktraceStatus::Captured {
         let trace = trace.to_string();
         if names_functions(&trace) {
-            stack.push_str(&format!("\n{trace}"));
+            stack.push('\n');
+            stack.push_str(from_file(&trace, &entry.path));
         }
     }
     stack
+}
+
+/// The call stack from the first frame in the file that logged: above it are the frames of logging.
+fn from_file<'a>(trace: &'a str, path: &str) -> &'a str {
+    let (mut at, mut frame) = (0, 0);
+    for line in trace.split_inclusive('\n') {
+        let text = line.trim_start();
+        if text.starts_with(|c: char| c.is_ascii_digit()) {
+            frame = at;
+        } else if text.starts_with("at ") && text.contains(path) {
+            return &trace[frame..];
+        }
+        at += line.len();
+    }
+    trace
 }
 
 /// Whether a call stack tells anything: that of a program stripped of its symbols is a column of `<unknown>`.
@@ -137,3 +153,19 @@ pub(crate) fn causes(error: &(dyn Error + 'static)) -> Option<String> {
 
 /// Causes shown at most: a chain may be a circle.
 const MAX_CAUSES: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_stack_begins_where_it_was_logged() {
+        let trace = "   0: sdk::record\n             at sdk/src/record.rs:1\n   1: app::handler\n             at ./src/main.rs:7\n   \
+                     2: main\n             at ./src/main.rs:3\n";
+        assert_eq!(
+            from_file(trace, "src/main.rs"),
+            "   1: app::handler\n             at ./src/main.rs:7\n   2: main\n             at ./src/main.rs:3\n"
+        );
+        assert_eq!(from_file(trace, "elsewhere.rs"), trace);
+    }
+}

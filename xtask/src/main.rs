@@ -20,7 +20,7 @@ cargo xtask <command>
   tidy                  house rules on files, names and documents
   audit                 licences, sources and duplicates of the dependency tree
   ui                    rebuild ui/dist from source and compare it with what is committed
-  bench [ARGS]          the benchmarks whose numbers the README quotes (`bench --help`)
+  bench [ARGS]          the benchmarks whose numbers the README quotes (`bench --help`; `bench sdk`)
 ";
 
 fn main() -> Result<()> {

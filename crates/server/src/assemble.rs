@@ -21,6 +21,7 @@ use pipeline::plan::{self, Kind, Plan, Planned, Tables};
 use pipeline::processors::{self, Step};
 use pipeline::sending::Sending;
 use pipeline::{Budget, Exporter, Ledger, Sink};
+use receivers::otlp::Counters;
 use store::{Reader, Store, Writer};
 
 use crate::extensions::{HealthCheck, Query, Shown};
@@ -191,7 +192,8 @@ impl Running {
             None => None,
         };
         let (budget, ledger) = (Budget::root("process", BUDGET_BYTES), Ledger::new());
-        let shown = Shown {
+        let mut shown = Shown {
+            receivers: Vec::new(),
             reader: store.as_ref().map(|store| store.reader.clone()),
             retention: store.as_ref().map_or(Duration::ZERO, |store| store.retention),
             journal: journal.clone(),
@@ -234,7 +236,8 @@ impl Running {
 
         let mut doors = Doors::new();
         for receiver in &plan.receivers {
-            mount_receiver(receiver, &graph, &mut doors)?;
+            let counters = mount_receiver(receiver, &graph, &mut doors)?;
+            shown.receivers.push((receiver.name.clone(), counters));
         }
         for extension in plan.extensions {
             match extension.settings {
@@ -368,7 +371,7 @@ fn send_by(exporter: impl Exporter) -> Sink {
     Sink::Exporter(Arc::new(exporter))
 }
 
-fn mount_receiver(receiver: &Planned<ReceiverSettings>, graph: &Graph, doors: &mut Doors) -> Result<()> {
+fn mount_receiver(receiver: &Planned<ReceiverSettings>, graph: &Graph, doors: &mut Doors) -> Result<Arc<Counters>> {
     let intake = graph
         .intake(&receiver.name)
         .ok_or_else(|| anyhow!("no pipeline takes from the receiver `{}`", receiver.name))?;
@@ -378,9 +381,9 @@ fn mount_receiver(receiver: &Planned<ReceiverSettings>, graph: &Graph, doors: &m
             for warning in mounted.warnings {
                 tracing::warn!("{warning}");
             }
+            Ok(mounted.counters)
         }
     }
-    Ok(())
 }
 
 /// Waits until every reader has been given all that the journal holds, then says that answers are complete.

@@ -16,6 +16,7 @@ use pipeline::processors::memory_limiter::resident_bytes;
 use pipeline::{Budget, Ledger};
 use query::Querier;
 use query::rows::{DatabaseSettings, Rows};
+use receivers::otlp::Counters;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use store::{Reader, Stats};
@@ -24,6 +25,8 @@ use crate::api::{self, ApiState};
 
 /// What the extensions are given to show.
 pub struct Shown {
+    /// What doors mended in what they took, by receiver.
+    pub receivers: Vec<(Arc<str>, Arc<Counters>)>,
     pub reader: Option<Reader>,
     pub retention: Duration,
     pub journal: Option<Journal>,
@@ -149,13 +152,19 @@ impl Query {
 /// What `/api/trackline/v1/status` says beside `ready`.
 fn status_source(shown: &Shown, reader: Reader) -> api::JsonSource {
     let (journal, budget, started) = (shown.journal.clone(), shown.budget.clone(), shown.started);
+    let receivers = shown.receivers.clone();
     Arc::new(move || {
+        let mended: serde_json::Map<String, Value> = receivers
+            .iter()
+            .map(|(name, counters)| (name.to_string(), mended(counters)))
+            .collect();
         let journal = journal.as_ref().map(
             |journal| json!({ "health": journal.health(), "stats": journal.stats(), "readers": journal.readers() }),
         );
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_seconds": started.elapsed().as_secs(),
+            "receivers": mended,
             "store": store_status(&reader.stats()),
             "journal": journal,
             "memory": {
@@ -164,6 +173,14 @@ fn status_source(shown: &Shown, reader: Reader) -> api::JsonSource {
                 "budget_limit_bytes": budget.limit_bytes(),
             },
         })
+    })
+}
+
+fn mended(counters: &Counters) -> Value {
+    json!({
+        "repaired_texts": counters.repaired_text.load(Ordering::Relaxed),
+        "repaired_ids": counters.repaired_ids.load(Ordering::Relaxed),
+        "rewritten_requests": counters.rewritten.load(Ordering::Relaxed),
     })
 }
 

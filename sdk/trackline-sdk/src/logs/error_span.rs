@@ -92,7 +92,7 @@ fn stack(entry: &Entry, given: Option<String>) -> String {
         let trace = trace.to_string();
         if names_functions(&trace) {
             stack.push('\n');
-            stack.push_str(from_file(&trace, &entry.path));
+            stack.push_str(from_file(&trace, entry.path));
         }
     }
     stack

@@ -99,8 +99,17 @@ thread_local! {
     static ZSTD: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
+/// What a body inflated to.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Inflated {
+    pub bytes: Vec<u8>,
+    /// It was a gzip stream of several members. Readers that stop after the first would lose the others, so such a body is
+    /// not kept in the form it came in.
+    pub several: bool,
+}
+
 /// Inflates `bytes` to at most `limit` bytes. What the result takes is added to `lease` before it is allocated.
-pub fn inflate(coding: Coding, bytes: &[u8], limit: usize, lease: &mut Lease) -> Result<Vec<u8>, InflateError> {
+pub fn inflate(coding: Coding, bytes: &[u8], limit: usize, lease: &mut Lease) -> Result<Inflated, InflateError> {
     let mut capacity = coding.expected_len(bytes);
     if capacity > limit && matches!(coding, Coding::Gzip | Coding::Zstd) {
         // Its own announcement is too large; one that exaggerates does not check out either.
@@ -138,9 +147,10 @@ enum Attempt {
     Malformed(&'static str),
 }
 
-fn attempt(coding: Coding, bytes: &[u8], capacity: usize) -> Result<Vec<u8>, Attempt> {
+fn attempt(coding: Coding, bytes: &[u8], capacity: usize) -> Result<Inflated, Attempt> {
+    let one = |bytes| Inflated { bytes, several: false };
     match coding {
-        Coding::Identity => Ok(bytes.to_vec()),
+        Coding::Identity => Ok(one(bytes.to_vec())),
         Coding::Gzip => DEFLATE.with_borrow_mut(|d| gunzip(d, bytes, capacity)),
         Coding::Deflate => {
             let mut out = vec![0; capacity];
@@ -148,9 +158,9 @@ fn attempt(coding: Coding, bytes: &[u8], capacity: usize) -> Result<Vec<u8>, Att
                 .with_borrow_mut(|d| d.zlib_decompress(bytes, &mut out))
                 .map_err(|e| deflate_error(e, "it is not valid zlib data"))?;
             out.truncate(len);
-            Ok(out)
+            Ok(one(out))
         }
-        Coding::Zstd => ZSTD.with_borrow_mut(|slot| unzstd(slot, bytes, capacity)),
+        Coding::Zstd => ZSTD.with_borrow_mut(|slot| unzstd(slot, bytes, capacity)).map(one),
     }
 }
 
@@ -163,9 +173,10 @@ fn deflate_error(error: DecompressionError, what: &'static str) -> Attempt {
 
 /// All members of a gzip stream. `libdeflate` inflates the first and is silent about what follows, so the end of a member is
 /// found by its own trailer.
-fn gunzip(inflater: &mut Decompressor, mut bytes: &[u8], capacity: usize) -> Result<Vec<u8>, Attempt> {
+fn gunzip(inflater: &mut Decompressor, mut bytes: &[u8], capacity: usize) -> Result<Inflated, Attempt> {
     let mut out = vec![0; capacity];
     let mut len = 0;
+    let mut several = false;
     loop {
         let member = inflater
             .gzip_decompress(bytes, &mut out[len..])
@@ -176,9 +187,12 @@ fn gunzip(inflater: &mut Decompressor, mut bytes: &[u8], capacity: usize) -> Res
             None => return Err(Attempt::Malformed("bytes follow the gzip data")),
             Some(end) if end == bytes.len() => {
                 out.truncate(len);
-                return Ok(out);
+                return Ok(Inflated { bytes: out, several });
             }
-            Some(end) => bytes = &bytes[end..],
+            Some(end) => {
+                bytes = &bytes[end..];
+                several = true;
+            }
         }
     }
 }
@@ -260,7 +274,7 @@ mod tests {
     fn check(coding: Coding, bytes: &[u8], want: Result<&[u8], InflateError>) {
         let budget = Budget::root("test", 16 << 20);
         let mut lease = budget.try_reserve(bytes.len() as u64).unwrap();
-        let got = inflate(coding, bytes, LIMIT, &mut lease);
+        let got = inflate(coding, bytes, LIMIT, &mut lease).map(|inflated| inflated.bytes);
         match (&got, &want) {
             (Ok(got), Ok(want)) => {
                 assert!(got == want, "{coding:?}: {} bytes instead of {}", got.len(), want.len());

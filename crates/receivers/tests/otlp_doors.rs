@@ -70,6 +70,23 @@ async fn every_transport_and_coding_delivers_the_same_bytes() {
     running.finish().await;
 }
 
+/// A gzip stream of two members was kept as it came and then read back from the journal up to the end of the first.
+#[tokio::test]
+async fn a_body_of_several_gzip_members_is_not_kept_as_it_came() {
+    let running = start().await;
+    let whole = spans(6);
+    let (head, tail) = whole.split_at(whole.len() / 2);
+    let members = [gzip(head), gzip(tail)].concat();
+    let headers = [PROTOBUF, ("content-encoding", "gzip")];
+    assert_eq!(post(running.http, "/v1/traces", &headers, &members).await.status, 200);
+    {
+        let batches = running.batches.lock().unwrap();
+        assert_eq!((&batches[0].payload[..], batches[0].items), (&whole[..], 6));
+        assert!(batches[0].wire.is_none(), "not every reader goes on after the first");
+    }
+    running.finish().await;
+}
+
 #[tokio::test]
 async fn a_message_that_is_not_flagged_is_not_compressed() {
     let running = start().await;

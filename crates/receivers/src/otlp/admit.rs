@@ -143,11 +143,15 @@ impl Core {
     /// The work on the CPU. It gives the request back where it turns out longer than `patience` bytes.
     fn take_in(&self, mut arrived: Arrived, patience: usize) -> Taken {
         let limit = arrived.limit.min(patience);
+        let mut wire = arrived.coding.wire();
         let inflated = match arrived.coding {
             Coding::Identity if arrived.body.len() <= limit => arrived.body.clone(),
             Coding::Identity => return Taken::Refused(too_large(arrived.limit)),
             coding => match inflate(coding, &arrived.body, limit, &mut arrived.lease) {
-                Ok(inflated) => Bytes::from(inflated),
+                Ok(inflated) => {
+                    wire = wire.filter(|_| !inflated.several);
+                    Bytes::from(inflated.bytes)
+                }
                 Err(InflateError::TooLarge) if limit < arrived.limit => {
                     return Taken::TooLong(Box::new(arrived));
                 }
@@ -173,7 +177,7 @@ impl Core {
             return Taken::Nothing(accepted);
         }
         let wire = match arrived.format {
-            Format::Protobuf => arrived.coding.wire().map(|compression| Wire {
+            Format::Protobuf => wire.map(|compression| Wire {
                 compression,
                 bytes: arrived.body,
             }),

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body::Body;
 use hyper::body::Incoming;
 use pipeline::{Budget, Lease};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Sleep, sleep};
 
 /// Smallest buffer of a body that comes in several pieces, in bytes: one HTTP/2 frame of the default size.
 const FIRST_BUFFER_BYTES: usize = 16 * 1024;
@@ -19,7 +19,7 @@ const FIRST_BUFFER_BYTES: usize = 16 * 1024;
 /// How far a buffer may run ahead of what has arrived, as a factor, where the whole length was announced.
 const AHEAD: usize = 4;
 
-/// Time a body may take before its pace is asked about.
+/// How often a body's pace is asked about. The slowest sender gets a body of 320 KiB through within the first time.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The slowest sender we wait for, in bytes per second: a bad mobile link.
@@ -145,10 +145,14 @@ fn announced_by_prefix(buffer: &[u8], data: &[u8]) -> u64 {
 }
 
 /// Waits for the pieces of a body, as long as they keep coming.
+///
+/// The pace is that since the last question, not the average: a body that came fast and then stops holds its memory no
+/// longer than one that never came.
 struct Pace {
-    began: Instant,
     patience: Duration,
     arrived: u64,
+    /// What had arrived at the last question.
+    asked: u64,
     /// Made only when a piece is not there yet: most bodies come without a pause.
     alarm: Option<Pin<Box<Sleep>>>,
 }
@@ -156,15 +160,17 @@ struct Pace {
 impl Pace {
     fn new(patience: Duration) -> Self {
         Self {
-            began: Instant::now(),
             patience,
             arrived: 0,
+            asked: 0,
             alarm: None,
         }
     }
 
-    fn deadline(&self) -> Instant {
-        self.began + self.patience + Duration::from_millis(self.arrived * 1000 / MIN_BYTES_PER_SECOND)
+    /// Asked once per `patience`: whether less arrived since the last time than the slowest sender gets through.
+    fn stalled(&mut self) -> bool {
+        let since = self.arrived - std::mem::replace(&mut self.asked, self.arrived);
+        since < MIN_BYTES_PER_SECOND * self.patience.as_secs().max(1)
     }
 
     /// The next piece of data; `None` at the end.
@@ -180,12 +186,15 @@ impl Pace {
                         }
                     }
                     Poll::Pending => {
-                        let deadline = self.deadline();
-                        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-                        if alarm.deadline() < deadline {
-                            alarm.as_mut().reset(deadline);
+                        let patience = self.patience;
+                        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep(patience)));
+                        if alarm.as_mut().poll(cx).is_pending() {
+                            return Poll::Pending;
                         }
-                        return alarm.as_mut().poll(cx).map(|()| Err(ReadError::Stalled));
+                        if self.stalled() {
+                            return Poll::Ready(Err(ReadError::Stalled));
+                        }
+                        self.alarm = None;
                     }
                 }
             }
@@ -212,4 +221,21 @@ pub(super) fn discard(mut body: Incoming) {
         };
         let _ = tokio::time::timeout(DISCARD_TIME, pin!(all)).await;
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Its average let a sender of 60 MiB that then said nothing hold them for an hour, and eight of them everybody's memory.
+    #[test]
+    fn a_body_that_came_fast_and_then_stops_has_stalled() {
+        let mut pace = Pace::new(PATIENCE);
+        pace.arrived = 60 << 20;
+        assert!(!pace.stalled());
+        pace.arrived += MIN_BYTES_PER_SECOND * PATIENCE.as_secs();
+        assert!(!pace.stalled(), "as slow as may be");
+        pace.arrived += 1;
+        assert!(pace.stalled());
+    }
 }

@@ -66,7 +66,10 @@ impl ReadAccess {
 
     /// Checks one request.
     pub fn check<B>(&self, request: &http::Request<B>) -> Result<(), Refusal> {
-        if !self.host_is_ours(request.uri(), request.headers().get(header::HOST)) {
+        let mut hosts = request.headers().get_all(header::HOST).iter();
+        let host = hosts.next();
+        // Two names leave open which one was meant (RFC 9112 §3.2).
+        if hosts.next().is_some() || !self.host_is_ours(request.uri(), host) {
             return Err(Refusal::Host);
         }
         if self.tokens.is_empty() {
@@ -101,8 +104,9 @@ impl ReadAccess {
                 Some(Err(_)) => return false,
             },
         };
-        let name = match given.strip_prefix('[') {
-            Some(rest) => rest.split(']').next().unwrap_or(""),
+        let name = match given.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((name, port)) if port.is_empty() || port.starts_with(':') => name,
+            Some(_) => return false,
             None => given.rsplit_once(':').map_or(given, |(name, _)| name),
         };
         name.parse::<IpAddr>().is_ok()
@@ -181,6 +185,9 @@ mod tests {
             (&plain, None, None, Ok(())),
             (&plain, Some("evil.example"), None, Err(Refusal::Host)),
             (&plain, Some("127.0.0.1.evil.example"), None, Err(Refusal::Host)),
+            (&plain, Some("[::1]"), None, Ok(())),
+            (&plain, Some("[::1]evil.example"), None, Err(Refusal::Host)),
+            (&plain, Some("[::1"), None, Err(Refusal::Host)),
             (&named, Some("trackline.internal:1"), None, Ok(())),
             (&named, Some("evil.example"), None, Err(Refusal::Host)),
             (&token, Some("any.example"), Some("Bearer s3cret"), Ok(())),
@@ -208,6 +215,15 @@ mod tests {
             }
             assert_eq!(access.check(&request), want, "{host:?} {auth:?}");
         }
+    }
+
+    #[test]
+    fn a_second_host_was_not_looked_at() {
+        let mut request = http::Request::new(());
+        for host in ["localhost", "evil.example"] {
+            request.headers_mut().append(header::HOST, host.parse().unwrap());
+        }
+        assert_eq!(access(&[], false, &[]).check(&request), Err(Refusal::Host));
     }
 
     #[test]

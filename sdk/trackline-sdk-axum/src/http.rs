@@ -226,7 +226,8 @@ fn note_response(context: &Context, response: &Response) {
     }
     if status.is_client_error() || status.is_server_error() {
         span.set_attribute(KeyValue::new("error.type", status.as_str().to_owned()));
-        span.set_status(Status::error(status.to_string()));
+        // The number is the error's type already.
+        span.set_status(Status::error(status.canonical_reason().unwrap_or_default()));
     }
 }
 

@@ -1,5 +1,5 @@
 //! Why: the OpenTelemetry Collector's YAML is the configuration. Reading goes in steps: text → tree with places ([`yaml`]) → variables expanded
-//! ([`variables`]) → [`Config`] with its components and pipelines ([`document`]) → settings of each component ([`de`]).
+//! (`variables`) → [`Config`] with its components and pipelines ([`document`]) → settings of each component (`de`).
 
 mod de;
 pub mod diagnostic;

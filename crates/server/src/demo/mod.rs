@@ -103,6 +103,10 @@ async fn everything(args: Args) -> Result<()> {
     show::step("demo", "stopping: traffic, services, server");
     let left = children.stop().await;
     server.stop().await?;
+    show::step(
+        "demo",
+        &format!("stopped; its data stays in {}", args.serve.data_dir().display()),
+    );
     left?;
     ended
 }

@@ -145,8 +145,9 @@ fn next_steps(ui: &str, gateway_port: u16, tracking_id: &str) {
 
 fn status(terminal: bool, elapsed: Duration, requests: u64, failed: u64, server: &Server) {
     let (spans, logs) = server.accepted();
+    // Within 80 columns for a day: a line that wraps cannot be redrawn in place.
     let line = format!(
-        "  {:>4} s   {requests} requests, {failed} failed   {spans} spans and {logs} log records accepted",
+        "  {:>4} s   {requests} requests, {failed} failed   {spans} spans, {logs} logs accepted",
         elapsed.as_secs()
     );
     if terminal {

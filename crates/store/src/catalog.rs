@@ -16,7 +16,9 @@ use crate::{Dataset, Day};
 const CHECKPOINT_EVERY: u64 = 64;
 const COMMIT: &str = "commit";
 const CHECKPOINT: &str = "checkpoint";
-const MAGIC: &str = "trackline-catalog 1";
+const MAGIC: &str = "trackline-catalog";
+/// The version that is written, and the newest that is read.
+pub(crate) const CATALOG_VERSION: u32 = 1;
 
 /// A part as the catalog knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -180,7 +182,12 @@ pub struct CatalogError {
 #[derive(Debug)]
 pub enum LoadError {
     Io(CatalogError),
-    Damaged { path: PathBuf, what: String },
+    Damaged {
+        path: PathBuf,
+        what: String,
+    },
+    /// The version that wrote it.
+    Newer(u32),
 }
 
 /// The log of commits in a directory.
@@ -274,10 +281,16 @@ impl Catalog {
             .ok_or_else(|| damaged("it has no first line"))?;
         let (head, body) = (&bytes[..end], &bytes[end + 1..]);
         let head = std::str::from_utf8(head).map_err(|_| damaged("its first line is not text"))?;
-        let crc = head
+        let strange = || damaged("its first line is not that of a catalog file");
+        let (version, crc) = head
             .strip_prefix(MAGIC)
-            .and_then(|rest| u32::from_str_radix(rest.trim(), 16).ok())
-            .ok_or_else(|| damaged("its first line is not that of a catalog file"))?;
+            .and_then(|rest| rest.trim().split_once(' '))
+            .ok_or_else(strange)?;
+        let version: u32 = version.parse().map_err(|_| strange())?;
+        if version > CATALOG_VERSION {
+            return Err(LoadError::Newer(version));
+        }
+        let crc = u32::from_str_radix(crc, 16).map_err(|_| strange())?;
         if crc32c::crc32c(body) != crc {
             return Err(damaged("its body does not match its checksum"));
         }
@@ -292,7 +305,7 @@ impl Catalog {
         let body = serde_json::to_vec(body)
             .map_err(io::Error::other)
             .map_err(failed("encode", path))?;
-        let mut bytes = format!("{MAGIC} {:08x}\n", crc32c::crc32c(&body)).into_bytes();
+        let mut bytes = format!("{MAGIC} {CATALOG_VERSION} {:08x}\n", crc32c::crc32c(&body)).into_bytes();
         bytes.extend_from_slice(&body);
         let temporary = path.with_extension("temporary");
         let mut file = self.disk.create(&temporary).map_err(failed("create", &temporary))?;

@@ -9,7 +9,7 @@ use crate::catalog::PartEntry;
 use crate::disk::{Disk, RealDisk};
 use crate::error::{OpenError, ReadError};
 use crate::part::OpenPart;
-use crate::store::load_catalog;
+use crate::store::{load_catalog, names_format};
 
 /// One thing that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +42,7 @@ pub fn check(dir: impl AsRef<Path>) -> Result<Report, OpenError> {
 
 /// The same on a disk that was handed in.
 pub fn check_on(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Report, OpenError> {
+    names_format(&**disk, dir)?;
     let catalog = load_catalog(disk, dir)?;
     let mut report = Report::default();
     for entry in catalog.state().parts.values() {

@@ -50,7 +50,7 @@ pub enum OpenError {
         what: String,
     },
     /// Any other failure of the file system.
-    #[error("cannot {doing} {}: {source}", path.display())]
+    #[error("cannot {doing} {} ({source}); clear the way or choose another data directory", path.display())]
     Io {
         /// What was tried.
         doing: &'static str,

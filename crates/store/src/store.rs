@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::catalog::{Catalog, CatalogError, LoadError, PartEntry};
+use crate::catalog::{CATALOG_VERSION, Catalog, CatalogError, LoadError, PartEntry};
 use crate::disk::LockError;
 use crate::error::OpenError;
 use crate::reader::Reader;
@@ -89,6 +89,14 @@ fn refused(doing: &'static str, path: &Path, dir: &Path, source: io::Error) -> O
 
 /// Reads the format number, or writes it into a directory that has none.
 fn check_format(disk: &dyn Disk, dir: &Path) -> Result<(), OpenError> {
+    match names_format(disk, dir)? {
+        true => Ok(()),
+        false => write_format(disk, dir, &dir.join(FORMAT_FILE)),
+    }
+}
+
+/// Whether the directory names its format. It is an error if that is one that this program does not know.
+pub(crate) fn names_format(disk: &dyn Disk, dir: &Path) -> Result<bool, OpenError> {
     let path = dir.join(FORMAT_FILE);
     match disk.read(&path) {
         Ok(bytes) if !bytes.is_empty() => {
@@ -104,10 +112,10 @@ fn check_format(disk: &dyn Disk, dir: &Path) -> Result<(), OpenError> {
                     known: FORMAT,
                 });
             }
-            Ok(())
+            Ok(true)
         }
-        Ok(_) => write_format(disk, dir, &path),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => write_format(disk, dir, &path),
+        Ok(_) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(refused("read", &path, dir, error)),
     }
 }
@@ -132,6 +140,11 @@ pub(crate) fn load_catalog(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Catalog, 
     Catalog::load(Arc::clone(disk), &dir.join(CATALOG_DIR)).map_err(|error| match error {
         LoadError::Io(CatalogError { doing, path, source }) => refused(doing, &path, dir, source),
         LoadError::Damaged { path, what } => OpenError::Catalog { path, what },
+        LoadError::Newer(found) => OpenError::Newer {
+            dir: dir.to_owned(),
+            found,
+            known: CATALOG_VERSION,
+        },
     })
 }
 

@@ -386,6 +386,22 @@ fn a_store_in_use_of_a_newer_version_or_unwritable_says_so() {
     assert!(error.to_string().contains("a file"), "{error}");
 }
 
+/// It was called damaged, and the check of a store of another format found no fault at all.
+#[test]
+fn a_catalog_of_a_newer_version_is_newer_rather_than_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path(), NOON));
+    let commit = dir.path().join("catalog").join(format!("{:016x}.commit", 1));
+    std::fs::write(&commit, "trackline-catalog 2 of another shape\n{}").unwrap();
+    let error = Store::open(dir.path(), Settings::default()).err().expect("is refused");
+    assert!(matches!(error, OpenError::Newer { found: 2, known: 1, .. }), "{error}");
+    assert_eq!(walk(&dir.path().join("catalog")).len(), 1, "and nothing was changed");
+    std::fs::remove_file(commit).unwrap();
+    std::fs::write(dir.path().join("FORMAT"), "trackline-store 99\n").unwrap();
+    let error = store::check(dir.path()).expect_err("is not looked into");
+    assert!(matches!(error, OpenError::Newer { found: 99, .. }), "{error}");
+}
+
 fn walk(dir: &Path) -> Vec<String> {
     let mut out = Vec::new();
     for entry in std::fs::read_dir(dir).unwrap() {

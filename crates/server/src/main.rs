@@ -62,15 +62,19 @@ fn main() -> ExitCode {
         None => ending(serve::run(serve::Args::with_config(arguments.config))),
         Some(Command::Serve(args)) => ending(serve::run(args.and_config(arguments.config))),
         Some(Command::Demo(args)) => ending(demo::run(args)),
-        Some(Command::Config(args)) => ending(serve::show_config(args)),
+        Some(Command::Config(args)) => match serve::show_config(args) {
+            Ok(text) => cli::print(text.as_bytes(), 0),
+            Err(error) => ending(Err(error)),
+        },
         Some(Command::Trace(args)) => args.run(),
         Some(Command::Search(args)) => args.run(),
         Some(Command::Services(args)) => args.run(),
         Some(Command::Journal(args)) => args.run(),
         Some(Command::Store(args)) => args.run(),
         Some(Command::Completions { shell }) => {
-            clap_complete::generate(shell, &mut Arguments::command(), "trackline", &mut std::io::stdout());
-            ExitCode::SUCCESS
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "trackline", &mut script);
+            cli::print(&script, 0)
         }
     }
 }
@@ -80,10 +84,24 @@ fn ending(outcome: Result<()>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("trackline: {error:#}");
+            eprintln!("trackline: {}", told(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and its causes, each said once: many a message names its cause itself.
+fn told(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if line.is_empty() {
+            line = cause;
+        } else if !line.contains(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line
 }
 
 #[cfg(test)]
@@ -93,5 +111,17 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_cause_that_the_message_names_was_said_twice() {
+        let denied = || std::io::Error::from_raw_os_error(13);
+        let named = anyhow::Error::new(denied()).context(format!("the store cannot be written ({})", denied()));
+        assert_eq!(
+            told(&named),
+            "the store cannot be written (Permission denied (os error 13))"
+        );
+        let unnamed = anyhow::Error::new(denied()).context("opening the store");
+        assert_eq!(told(&unnamed), "opening the store: Permission denied (os error 13)");
     }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use pipeline::Ledger;
 use pipeline::config::Source;
 use tokio::signal::unix::{SignalKind, signal};
@@ -178,6 +178,22 @@ impl Args {
         overlays
     }
 
+    /// An address that could not be had, and which flag or setting moves its door.
+    fn with_way_out(&self, error: anyhow::Error) -> anyhow::Error {
+        let Some(net::OpenError::Bind { address, .. }) = error.downcast_ref() else {
+            return error;
+        };
+        let address = address.to_string();
+        let flag = match self.config.is_empty() {
+            true => self.doors().into_iter().find(|(door, ..)| door.to_string() == address),
+            false => None,
+        };
+        match flag {
+            Some((_, _, flag)) => anyhow!("{error}; move it with {flag}, or stop who is there"),
+            None => anyhow!("{error}; move it with its `endpoint` in the configuration, or stop who is there"),
+        }
+    }
+
     fn plan(&self) -> Result<(pipeline::config::Config, assemble::ServerPlan)> {
         let config = config::load(&self.config, self.overlays())?;
         let plan = assemble::plan(&config).map_err(|problems| anyhow::anyhow!("{problems}"))?;
@@ -239,7 +255,9 @@ pub async fn start(args: &Args) -> Result<Server> {
     for warning in &plan.warnings.list {
         tracing::warn!("{}", warning.message);
     }
-    let mut running = Running::start(plan, &args.data_dir).await?;
+    let mut running = Running::start(plan, &args.data_dir)
+        .await
+        .map_err(|error| args.with_way_out(error))?;
     running.ready().await;
     Ok(Server {
         running,
@@ -267,18 +285,18 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 /// `trackline config`.
-pub fn show_config(args: ConfigArgs) -> Result<()> {
+pub fn show_config(args: ConfigArgs) -> Result<String> {
     let (config, plan) = args.serve.plan()?;
     let journal = assemble::journal_directory(&plan, &args.serve.data_dir);
-    print!("{}", config.to_yaml());
+    let mut text = config.to_yaml();
     let place = journal.map(|directory| directory.display().to_string());
     for line in plan.describe(place.as_deref()).lines() {
-        println!("# {line}");
+        text += &format!("# {line}\n");
     }
     if !plan.warnings.list.is_empty() {
         eprint!("{}", plan.warnings);
     }
-    Ok(())
+    Ok(text)
 }
 
 pub fn runtime() -> Result<tokio::runtime::Runtime> {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use query::{Querier, QueryError};
@@ -46,9 +46,18 @@ pub fn router(state: ApiState) -> Router {
     Router::new()
         .merge(jaeger.clone())
         .nest("/jaeger", jaeger)
-        .nest("/api/trackline/v1", trackline.merge(trackline::open_router()))
+        .nest(trackline::UNDER, trackline.merge(trackline::open_router()))
+        .method_not_allowed_fallback(only_reading)
         .fallback(page::serve)
         .with_state(state)
+}
+
+async fn only_reading(method: Method) -> ApiError {
+    ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        format!("{method} is not possible here"),
+        "everything is read with GET; telemetry is sent to the OTLP ports",
+    )
 }
 
 async fn when_ready(State(state): State<ApiState>, request: Request, next: Next) -> Response {

@@ -389,7 +389,9 @@ fn bad_questions_get_precise_errors_in_their_protocols_shape() {
         assert_eq!(status, 400, "{path}: {body}");
         assert!(!body[field].is_null(), "{path}: {body}");
     }
-    assert_eq!(running.get("/api/trackline/v1/nothing").0, 404);
+    let (status, nothing) = running.get("/api/trackline/v1/nothing");
+    let said = "there is nothing at /api/trackline/v1/nothing";
+    assert_eq!((status, &nothing["error"]), (404, &Json::from(said)));
     assert_eq!(running.get("/api/nothing").0, 404);
 }
 

@@ -16,6 +16,9 @@ use serde::Serialize;
 use super::params::{BadParam, Params, instant, range};
 use super::{ApiError, ApiState, encode, json};
 
+/// Where all of it lies; the handlers see what comes after.
+pub const UNDER: &str = "/api/trackline/v1";
+
 /// Traces of a search that does not say how many.
 const DEFAULT_LIMIT: usize = 20;
 /// How far back a search looks that does not say.
@@ -192,7 +195,7 @@ async fn ledger(State(state): State<ApiState>) -> Response {
 async fn unknown(uri: Uri) -> ApiError {
     ApiError::new(
         StatusCode::NOT_FOUND,
-        format!("there is nothing at {}", uri.path()),
+        format!("there is nothing at {UNDER}{}", uri.path()),
         "docs/api.md lists the paths",
     )
 }

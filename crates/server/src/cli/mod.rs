@@ -93,35 +93,48 @@ impl Server {
         if answer.status == 200 {
             return Ok(answer);
         }
-        let text = match serde_json::from_slice::<Refusal>(&answer.body) {
-            Ok(Refusal { error, hint }) if hint.is_empty() => error,
-            Ok(Refusal { error, hint }) => format!("{error}\n{hint}"),
-            Err(_) => format!(
-                "{} answered HTTP {}; is it a Trackline server?",
-                self.address(),
-                answer.status
-            ),
-        };
-        let code = match answer.status {
-            400 => USAGE,
-            404 => NOT_FOUND,
-            _ => UNREACHABLE,
-        };
-        Err(Failure { code, text })
+        match serde_json::from_slice::<Refusal>(&answer.body) {
+            Ok(Refusal { error, hint }) => Err(Failure {
+                code: match answer.status {
+                    400 => USAGE,
+                    404 => NOT_FOUND,
+                    _ => UNREACHABLE,
+                },
+                text: if hint.is_empty() {
+                    error
+                } else {
+                    format!("{error}\n{hint}")
+                },
+            }),
+            // Whoever answers there, it is not the server: a 404 of theirs says nothing about the trace.
+            Err(_) => Err(Failure {
+                code: UNREACHABLE,
+                text: format!(
+                    "{} answered HTTP {}; is it a Trackline server?",
+                    self.address(),
+                    answer.status
+                ),
+            }),
+        }
+    }
+}
+
+/// Writes what a command says to stdout, and ends it with `code`.
+pub fn print(output: &[u8], code: u8) -> ExitCode {
+    match std::io::stdout().lock().write_all(output) {
+        // A reader that had enough (`| head`) is no failure.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            eprintln!("trackline: cannot write to stdout: {error}");
+            ExitCode::from(UNREACHABLE)
+        }
+        _ => ExitCode::from(code),
     }
 }
 
 /// Ends a command: its output on stdout, its failure on stderr.
 fn finish(result: Result<(String, u8), Failure>) -> ExitCode {
     match result {
-        Ok((output, code)) => match std::io::stdout().lock().write_all(output.as_bytes()) {
-            // A reader that had enough (`| head`) is no failure.
-            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-                eprintln!("trackline: cannot write to stdout: {error}");
-                ExitCode::from(UNREACHABLE)
-            }
-            _ => ExitCode::from(code),
-        },
+        Ok((output, code)) => print(output.as_bytes(), code),
         Err(failure) => {
             eprintln!("trackline: {}", failure.text);
             ExitCode::from(failure.code)

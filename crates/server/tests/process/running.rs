@@ -122,10 +122,13 @@ pub fn post(port: u16, path: &str, body: &[u8]) -> Option<u16> {
 
 /// GET; status and body, or none if the connection broke.
 pub fn get(port: u16, path: &str) -> Option<(u16, Vec<u8>)> {
-    exchange(
-        port,
-        &[format!("GET {path} HTTP/1.0\r\nhost: 127.0.0.1:{port}\r\n\r\n").as_bytes()],
-    )
+    ask(port, "GET", path)
+}
+
+/// A request without a body.
+pub fn ask(port: u16, method: &str, path: &str) -> Option<(u16, Vec<u8>)> {
+    let head = format!("{method} {path} HTTP/1.0\r\nhost: 127.0.0.1:{port}\r\n\r\n");
+    exchange(port, &[head.as_bytes()])
 }
 
 fn exchange(port: u16, parts: &[&[u8]]) -> Option<(u16, Vec<u8>)> {

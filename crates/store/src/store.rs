@@ -40,6 +40,7 @@ impl Store {
             })?;
         check_format(&*disk, dir)?;
         let catalog_dir = dir.join(CATALOG_DIR);
+        refuse_parts_without_catalog(&*disk, dir, &catalog_dir)?;
         disk.create_dir_all(&catalog_dir)
             .map_err(|e| refused("create", &catalog_dir, dir, e))?;
         disk.sync_dir(dir).map_err(|e| refused("sync", dir, dir, e))?;
@@ -146,6 +147,30 @@ pub(crate) fn load_catalog(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Catalog, 
             known: CATALOG_VERSION,
         },
     })
+}
+
+/// Without its catalog every part would look like a leftover and be removed. The folder is made before the first part is written, so parts without it
+/// mean that somebody took it away.
+fn refuse_parts_without_catalog(disk: &dyn Disk, dir: &Path, catalog_dir: &Path) -> Result<(), OpenError> {
+    let list = |path: &Path| disk.list(path).map_err(|e| refused("list", path, dir, e));
+    if list(dir)?.iter().any(|entry| entry.is_dir && entry.name == CATALOG_DIR) {
+        return Ok(());
+    }
+    for dataset in Dataset::ALL {
+        for place in ["open", "sealed"] {
+            let place = dir.join(dataset.as_str()).join(place);
+            for day in list(&place)?.iter().filter(|day| day.is_dir) {
+                if !list(&place.join(&day.name))?.is_empty() {
+                    return Err(OpenError::Catalog {
+                        path: catalog_dir.to_owned(),
+                        what: "the folder is gone while parts are there; put it back, or move the parts away"
+                            .to_owned(),
+                    });
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Removes files that no commit names, and empty days; returns the parts that are there. Parts themselves are not opened.

@@ -402,6 +402,29 @@ fn a_catalog_of_a_newer_version_is_newer_rather_than_damaged() {
     assert!(matches!(error, OpenError::Newer { found: 99, .. }), "{error}");
 }
 
+/// Parts that no catalog names are leftovers of a crash, and removed at the start; a deleted catalog made leftovers of all of them.
+#[test]
+fn a_deleted_catalog_does_not_take_the_parts_with_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (writer, reader) = open(dir.path(), NOON);
+    let (sent, _) = batches(3, 1, 100, NOON);
+    append(&writer, &mut 1, &sent);
+    writer.close().expect("flushes");
+    drop((writer, reader));
+    std::fs::rename(dir.path().join("catalog"), dir.path().join("aside")).expect("the catalog is there");
+    let before = walk(dir.path());
+    let refused = Store::open(dir.path(), settings(&Arc::new(AtomicU64::new(NOON))));
+    assert!(
+        matches!(refused, Err(OpenError::Catalog { .. })),
+        "the store opened without its catalog"
+    );
+    assert_eq!(walk(dir.path()), before);
+
+    std::fs::rename(dir.path().join("aside"), dir.path().join("catalog")).expect("it goes back");
+    let (_writer, reader) = open(dir.path(), NOON);
+    assert_eq!(scan_spans(&reader, all(Dataset::Traces)).len(), 100);
+}
+
 fn walk(dir: &Path) -> Vec<String> {
     let mut out = Vec::new();
     for entry in std::fs::read_dir(dir).unwrap() {

@@ -123,10 +123,10 @@ impl Exporter for Debug {
 }
 
 fn write_traces(out: &mut String, payload: &[u8], detailed: bool) {
-    for resource_spans in traces::resource_spans(payload).iter() {
-        write_resource(out, &resource_spans.resource().attributes, detailed);
-        for scope_spans in resource_spans.scope_spans().iter() {
-            for span in scope_spans.spans().iter() {
+    for resource in traces::resource_spans(payload) {
+        write_resource(out, &resource.owner().attributes, detailed);
+        for scope in resource.list() {
+            for span in scope.list() {
                 let micros = span.end_unix_nano.saturating_sub(span.start_unix_nano) / 1000;
                 let _ = writeln!(
                     out,
@@ -170,10 +170,10 @@ fn write_traces(out: &mut String, payload: &[u8], detailed: bool) {
 }
 
 fn write_logs(out: &mut String, payload: &[u8], detailed: bool) {
-    for resource_logs in logs::resource_logs(payload).iter() {
-        write_resource(out, &resource_logs.resource().attributes, detailed);
-        for scope_logs in resource_logs.scope_logs().iter() {
-            for record in scope_logs.log_records().iter() {
+    for resource in logs::resource_logs(payload) {
+        write_resource(out, &resource.owner().attributes, detailed);
+        for scope in resource.list() {
+            for record in scope.list() {
                 let _ = write!(out, "  {} {} ", record.time_unix_nano, printable(record.severity_text));
                 write_value(out, &record.body);
                 out.push('\n');
@@ -190,10 +190,10 @@ fn write_logs(out: &mut String, payload: &[u8], detailed: bool) {
 }
 
 fn write_metrics(out: &mut String, payload: &[u8], detailed: bool) {
-    for resource_metrics in metrics::resource_metrics(payload).iter() {
-        write_resource(out, &resource_metrics.resource().attributes, detailed);
-        for scope_metrics in resource_metrics.scope_metrics().iter() {
-            for metric in scope_metrics.metrics().iter() {
+    for resource in metrics::resource_metrics(payload) {
+        write_resource(out, &resource.owner().attributes, detailed);
+        for scope in resource.list() {
+            for metric in scope.list() {
                 let _ = writeln!(out, "  {} ({})", printable(metric.name), printable(metric.unit));
                 if detailed && !metric.description.is_empty() {
                     let _ = writeln!(out, "    {}", printable(metric.description));

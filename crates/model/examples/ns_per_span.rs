@@ -74,6 +74,31 @@ fn main() {
     time("rewrite: validate first", &mut || {
         drop(black_box(canonicalize(Signal::Traces, scrambled.clone())))
     });
+
+    // What a hostile sender can make of it: every span says a hundred keys twice.
+    let doubled = doubled();
+    time("rewrite: a hundred keys twice", &mut || {
+        drop(black_box(canonicalize(Signal::Traces, doubled.clone())))
+    });
+}
+
+/// Spans of a hundred attributes, each given twice.
+fn doubled() -> Bytes {
+    let mut scope_spans = Vec::new();
+    for index in 1..=SPANS {
+        let mut span = Vec::new();
+        put_bytes(&mut span, 1, &u128::from(index).to_be_bytes());
+        put_bytes(&mut span, 2, &index.to_be_bytes());
+        for key in 0..200 {
+            text(&mut span, 9, &format!("key.{}", key % 100), "value");
+        }
+        put_bytes(&mut scope_spans, 2, &span);
+    }
+    let mut resource_spans = Vec::new();
+    put_bytes(&mut resource_spans, 2, &scope_spans);
+    let mut request = Vec::new();
+    put_bytes(&mut request, 1, &resource_spans);
+    Bytes::from(request)
 }
 
 /// Touches everything that an ingest needs.

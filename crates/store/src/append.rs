@@ -1,9 +1,10 @@
 //! From canonical batches to fresh blocks: one walk over the views, no owned rows in between.
 
-use model::view::logs::{LogRecord, resource_logs};
-use model::view::traces::{Span, resource_spans};
+use model::view::group::resources;
+use model::view::logs::LogRecord;
+use model::view::traces::Span;
 use model::view::value::{AnyValue, Attributes};
-use model::view::{Resource, Scope};
+use model::view::{Resource, Scope, View};
 use model::{Batch, Signal};
 
 use crate::block::{Block, Builder};
@@ -95,8 +96,11 @@ impl Appender {
         let mut number = 0;
         for batch in batches {
             match self.dataset {
-                Dataset::Traces => self.spans(batch, retention_nanos, &mut number),
-                Dataset::Logs => self.logs(batch, retention_nanos, &mut number),
+                Dataset::Traces => {
+                    let start = |span: &Span<'_>| span.start_unix_nano;
+                    self.walk(batch, retention_nanos, &mut number, start, put_span);
+                }
+                Dataset::Logs => self.walk(batch, retention_nanos, &mut number, log_time, put_log),
             }
         }
         let blocks = self
@@ -112,51 +116,32 @@ impl Appender {
         blocks
     }
 
-    fn spans(&mut self, batch: &Batch, retention_nanos: u64, number: &mut u64) {
+    /// One walk over a batch of either signal: what differs is when an item was and how it becomes a row.
+    fn walk<'a, Item: View<'a>>(
+        &mut self,
+        batch: &'a Batch,
+        retention_nanos: u64,
+        number: &mut u64,
+        time: impl Fn(&Item) -> u64,
+        put: impl Fn(&mut DayBuilder, &Item, &mut String),
+    ) {
         let arrival = batch.meta.received_at_unix_nano;
-        for resource_spans in resource_spans(&batch.payload) {
-            let resource = resource_spans.resource();
-            let resource_schema_url = resource_spans.schema_url();
-            for scope_spans in resource_spans.scope_spans() {
+        for of_resource in resources::<Item>(&batch.payload) {
+            let resource = of_resource.owner();
+            let resource_schema_url = of_resource.schema_url();
+            for of_scope in of_resource.list() {
                 *number += 1;
                 let group = Group {
                     number: *number,
                     resource,
                     resource_schema_url,
-                    scope: scope_spans.scope(),
-                    scope_schema_url: scope_spans.schema_url(),
+                    scope: of_scope.owner(),
+                    scope_schema_url: of_scope.schema_url(),
                 };
-                for span in scope_spans.spans() {
-                    let day = Day::of_row(span.start_unix_nano, arrival, retention_nanos);
+                for item in of_scope.list() {
+                    let day = Day::of_row(time(&item), arrival, retention_nanos);
                     let at = self.enter(day, &group);
-                    put_span(&mut self.builders[at], &span, &mut self.scratch);
-                }
-            }
-        }
-    }
-
-    fn logs(&mut self, batch: &Batch, retention_nanos: u64, number: &mut u64) {
-        let arrival = batch.meta.received_at_unix_nano;
-        for resource_logs in resource_logs(&batch.payload) {
-            let resource = resource_logs.resource();
-            let resource_schema_url = resource_logs.schema_url();
-            for scope_logs in resource_logs.scope_logs() {
-                *number += 1;
-                let group = Group {
-                    number: *number,
-                    resource,
-                    resource_schema_url,
-                    scope: scope_logs.scope(),
-                    scope_schema_url: scope_logs.schema_url(),
-                };
-                for record in scope_logs.log_records() {
-                    let time = match record.time_unix_nano {
-                        0 => record.observed_unix_nano,
-                        time => time,
-                    };
-                    let day = Day::of_row(time, arrival, retention_nanos);
-                    let at = self.enter(day, &group);
-                    put_log(&mut self.builders[at], &record, time, &mut self.scratch);
+                    put(&mut self.builders[at], &item, &mut self.scratch);
                 }
             }
         }
@@ -293,8 +278,17 @@ fn put_span(to: &mut DayBuilder, span: &Span<'_>, scratch: &mut String) {
     builder.end_row(to.context);
 }
 
-fn put_log(to: &mut DayBuilder, record: &LogRecord<'_>, time: u64, scratch: &mut String) {
+/// When a record was; where its source did not say, when it was first seen.
+fn log_time(record: &LogRecord<'_>) -> u64 {
+    match record.time_unix_nano {
+        0 => record.observed_unix_nano,
+        time => time,
+    }
+}
+
+fn put_log(to: &mut DayBuilder, record: &LogRecord<'_>, scratch: &mut String) {
     begin_row(to);
+    let time = log_time(record);
     let builder = &mut to.builder;
     if let Some(id) = record.trace_id {
         builder.trace_id(id.0);

@@ -1,70 +1,50 @@
-//! Which keys of a list of attributes repeat, for any number of attributes: the bound on time and memory that a
-//! hostile sender meets.
+//! Which keys of a list of attributes repeat, however many there are: the bound on time and memory that a hostile sender
+//! meets.
 
 use std::hash::{BuildHasher, RandomState};
 
-/// Finds repeated keys in time n log n and memory proportional to the *different* keys. Keys are compared by a 64-bit
-/// SipHash with a random key, so that a sender cannot aim for a collision.
+use super::MAX_ATTRIBUTES;
+
+/// Finds repeated keys in time n log n. Keys are compared by a 64-bit SipHash with a random key, so that a sender cannot
+/// aim for a collision. Kept from list to list for its memory, which [`MAX_ATTRIBUTES`] bounds at 16 MiB.
+#[derive(Default)]
 pub(super) struct KeyIndex {
     hasher: RandomState,
-    /// (hash, position), with the last position of a hash kept on compaction.
+    /// (hash, position)
     seen: Vec<(u64, u32)>,
-    compact_at: usize,
-    repeats: bool,
 }
 
-/// Entries before the first compaction; afterwards it happens whenever the different keys have doubled.
-const FIRST_COMPACTION: usize = 1024;
+/// A list has more attributes than the bound.
+pub(super) struct TooMany;
 
 impl KeyIndex {
-    pub(super) fn new() -> Self {
-        KeyIndex {
-            hasher: RandomState::new(),
-            seen: Vec::new(),
-            compact_at: FIRST_COMPACTION,
-            repeats: false,
+    /// Notes that the attribute at `position` has this key. Positions ascend.
+    pub(super) fn insert(&mut self, key: &[u8], position: u32) -> Result<(), TooMany> {
+        if self.seen.len() == MAX_ATTRIBUTES {
+            return Err(TooMany);
         }
-    }
-
-    /// Notes that the attribute at `position` has this key.
-    pub(super) fn insert(&mut self, key: &[u8], position: u32) {
         self.seen.push((self.hasher.hash_one(key), position));
-        if self.seen.len() >= self.compact_at {
-            self.compact();
-            self.compact_at = (self.seen.len() * 2).max(FIRST_COMPACTION);
-        }
-    }
-
-    /// Whether any key was inserted twice, as far as has been looked.
-    pub(super) fn repeats(&self) -> bool {
-        self.repeats
+        Ok(())
     }
 
     /// Whether any key was inserted twice.
-    pub(super) fn finish(mut self) -> bool {
-        self.compact();
-        self.repeats
-    }
-
-    /// The positions that hold the last value of their key, ascending.
-    pub(super) fn last_positions(mut self) -> Vec<u32> {
-        self.compact();
-        let mut positions: Vec<u32> = self.seen.iter().map(|(_, position)| *position).collect();
-        positions.sort_unstable();
-        positions
-    }
-
-    fn compact(&mut self) {
-        let before = self.seen.len();
+    pub(super) fn repeats(&mut self) -> bool {
         self.seen.sort_unstable();
-        self.seen.dedup_by(|later, kept| {
-            let same = later.0 == kept.0;
-            if same {
-                kept.1 = later.1;
+        self.seen.array_windows().any(|[one, next]| one.0 == next.0)
+    }
+
+    /// The positions that hold the last value of their key, ascending. The index is empty afterwards.
+    pub(super) fn last_positions(&mut self) -> Vec<u32> {
+        self.seen.sort_unstable();
+        let mut positions: Vec<u32> = Vec::with_capacity(self.seen.len());
+        for (at, (hash, position)) in self.seen.iter().enumerate() {
+            if self.seen.get(at + 1).is_none_or(|next| next.0 != *hash) {
+                positions.push(*position);
             }
-            same
-        });
-        self.repeats |= self.seen.len() < before;
+        }
+        positions.sort_unstable();
+        self.seen.clear();
+        positions
     }
 }
 
@@ -77,10 +57,10 @@ mod tests {
     proptest! {
         #[test]
         fn the_last_position_of_each_key(keys in prop::collection::vec(0u16..2000, 0..5000)) {
-            let mut index = KeyIndex::new();
+            let mut index = KeyIndex::default();
             let mut plain = std::collections::BTreeMap::new();
             for (position, key) in (0..).zip(&keys) {
-                index.insert(&key.to_le_bytes(), position);
+                prop_assert!(index.insert(&key.to_le_bytes(), position).is_ok());
                 plain.insert(key, position);
             }
             let mut expected: Vec<u32> = plain.into_values().collect();

@@ -30,6 +30,14 @@ pub const MAX_VALUE_DEPTH: u32 = 32;
 /// The longest payload, in bytes: offsets are kept in 32 bits. The doors' limits are far below.
 pub const MAX_PAYLOAD_BYTES: usize = u32::MAX as usize;
 
+/// The longest list of attributes. Telling its keys apart takes 16 bytes each, on every thread that works for a door; real
+/// lists have about a dozen, and the OpenTelemetry SDKs stop at 128.
+pub const MAX_ATTRIBUTES: usize = 1 << 20;
+
+/// In how many parts a message or a packed list may be given that has to be put together: 8 bytes each while that is done.
+/// Encoders that do not pack give every number of a list as one part.
+pub const MAX_PARTS: usize = 1 << 16;
+
 /// Makes a payload canonical. Bytes that already are come back as the same buffer; legal protobuf that is not is
 /// encoded anew; what cannot be decoded is an error that says where.
 pub fn canonicalize(signal: Signal, payload: Bytes) -> Result<Canonical, Malformed> {
@@ -176,27 +184,78 @@ mod tests {
         assert_eq!(canonical.payload, span(&[IDS[0], IDS[1], (9, &key)]));
     }
 
+    fn pair(key: u32, value: &str) -> Vec<u8> {
+        [nested(1, key.to_string().into()), nested(2, nested(1, value.into()))].concat()
+    }
+
+    fn with_attributes(pairs: &[Vec<u8>]) -> Bytes {
+        let attributes = pairs.iter().map(|pair| (9, pair.as_slice()));
+        span(&IDS.into_iter().chain(attributes).collect::<Vec<_>>())
+    }
+
     #[test]
-    fn a_long_list_keeps_the_last_of_each_key() {
-        let pair =
-            |key: u32, value: &str| [nested(1, key.to_string().into()), nested(2, nested(1, value.into()))].concat();
-        let mut pairs: Vec<Vec<u8>> = (0..100_000).map(|key| pair(key, "first")).collect();
+    fn a_million_attributes_keep_the_last_of_each_key() {
+        let mut pairs: Vec<Vec<u8>> = (0..1_000_000).map(|key| pair(key, "first")).collect();
+        let distinct = canonicalize(Signal::Traces, with_attributes(&pairs)).expect("is legal");
+        assert!(!distinct.rewritten);
         pairs.push(pair(70_000, "last"));
-        let fields = |pairs: &[Vec<u8>]| {
-            let all: Vec<(u32, &[u8])> = IDS
-                .into_iter()
-                .chain(pairs.iter().map(|pair| (9, pair.as_slice())))
-                .collect();
-            span(&all)
-        };
-        let canonical = canonicalize(Signal::Traces, fields(&pairs)).expect("is legal");
+        let canonical = canonicalize(Signal::Traces, with_attributes(&pairs)).expect("is legal");
         pairs.remove(70_000);
-        assert_eq!(canonical.payload, fields(&pairs));
+        assert_eq!(canonical.payload, with_attributes(&pairs));
         assert!(
             !canonicalize(Signal::Traces, canonical.payload)
                 .expect("is legal")
                 .rewritten
         );
+    }
+
+    #[test]
+    fn more_attributes_than_the_bound_are_refused_whether_they_repeat_or_not() {
+        let over = MAX_ATTRIBUTES as u32 + 1;
+        for keys in [(0..over).collect::<Vec<_>>(), vec![7; MAX_ATTRIBUTES + 1]] {
+            let pairs: Vec<Vec<u8>> = keys.into_iter().map(|key| pair(key, "v")).collect();
+            let payload = with_attributes(&pairs);
+            let last = payload.len() - pairs.last().expect("there are some").len();
+            let error = canonicalize(Signal::Traces, payload).expect_err("is too many");
+            assert_eq!((error.offset, error.what), (last, walk::TOO_MANY_ATTRIBUTES));
+        }
+        assert!(walk::TOO_MANY_ATTRIBUTES.contains(&MAX_ATTRIBUTES.to_string()));
+    }
+
+    #[test]
+    fn a_hundred_keys_twice_in_each_of_two_thousand_spans() {
+        let once: Vec<Vec<u8>> = (0..100).map(|key| pair(key, "")).collect();
+        let twice: Vec<Vec<u8>> = once.iter().chain(&once).cloned().collect();
+        let repeat = |span: &[u8]| {
+            // Around the span lie its resource and its scope, with lengths of their own.
+            let span = &span[span
+                .windows(2)
+                .position(|w| w == [0x0a, 16])
+                .expect("begins with its id")..];
+            let one = nested(2, span.to_vec());
+            Bytes::from(nested(1, nested(2, one.repeat(2_000))))
+        };
+        let canonical = canonicalize(Signal::Traces, repeat(&with_attributes(&twice))).expect("is legal");
+        assert_eq!((canonical.items, canonical.rewritten), (2_000, true));
+        assert!(canonical.payload == repeat(&with_attributes(&once)));
+    }
+
+    #[test]
+    fn a_message_in_more_parts_than_the_bound_is_refused() {
+        let status = |parts: usize| {
+            let part: (u32, &[u8]) = (15, &[0x18, 1]);
+            let fields: Vec<(u32, &[u8])> = IDS.into_iter().chain(std::iter::repeat_n(part, parts)).collect();
+            canonicalize(Signal::Traces, span(&fields))
+        };
+        assert_eq!(
+            status(MAX_PARTS).expect("is legal").payload,
+            status(1).expect("is legal").payload
+        );
+        assert_eq!(
+            status(MAX_PARTS + 1).expect_err("is too many").what,
+            walk::TOO_MANY_PARTS
+        );
+        assert!(walk::TOO_MANY_PARTS.contains(&MAX_PARTS.to_string()));
     }
 
     #[test]

@@ -6,9 +6,9 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use super::keys::KeyIndex;
-use super::walk::{CUT_LENGTH, TOO_DEEP, Walk, skip_unknown};
-use super::{Canonical, MAX_VALUE_DEPTH, Malformed, RejectReason};
+use super::keys::{KeyIndex, TooMany};
+use super::walk::{CUT_LENGTH, TOO_DEEP, TOO_MANY_ATTRIBUTES, TOO_MANY_PARTS, Walk, skip_unknown};
+use super::{Canonical, MAX_PARTS, MAX_VALUE_DEPTH, Malformed, RejectReason};
 use crate::schema::{Field, Kind, Message, Role, Rule, STEPS};
 use crate::wire::{self, Fields};
 
@@ -17,6 +17,7 @@ pub(super) fn rewrite(request: &'static Message, payload: &[u8]) -> Result<Canon
     let mut rewriter = Rewriter {
         payload,
         walk: Walk::new(payload),
+        keys: KeyIndex::default(),
         out: Vec::with_capacity(payload.len()),
         depth: 0,
         items: 0,
@@ -62,8 +63,8 @@ struct Survey {
     one_of: usize,
     /// For each field of singular messages and packed numbers, its parts.
     parts: Vec<(usize, Vec<Part>)>,
-    /// For each map, by field number, the positions that hold the last value of their key.
-    kept: Option<(usize, Vec<u32>)>,
+    /// The positions of attributes that hold the last value of their key.
+    kept: Vec<u32>,
     rejected: Option<RejectReason>,
 }
 
@@ -71,8 +72,10 @@ const NEVER: u32 = u32::MAX;
 
 struct Rewriter<'a> {
     payload: &'a [u8],
-    /// Proves items canonical, which most are even where one is not.
+    /// Proves items and their attributes canonical, which most are even where one is not.
     walk: Walk<'a>,
+    /// Of the list that is being surveyed.
+    keys: KeyIndex,
     out: Vec<u8>,
     depth: u32,
     items: u32,
@@ -134,15 +137,14 @@ impl<'a> Rewriter<'a> {
     }
 
     /// Reads all parts of a message once, to learn which of its fields count.
-    fn survey(&self, message: &'static Message, parts: &[Part]) -> Result<Survey, Malformed> {
+    fn survey(&mut self, message: &'static Message, parts: &[Part]) -> Result<Survey, Malformed> {
         let mut survey = Survey {
             last: [NEVER; STEPS],
             one_of: 0,
             parts: Vec::new(),
-            kept: None,
+            kept: Vec::new(),
             rejected: None,
         };
-        let mut keys: Option<(usize, KeyIndex)> = None;
         let mut ids: [&[u8]; 3] = [&[]; 3];
         let mut position = 0;
         for part in parts {
@@ -157,19 +159,21 @@ impl<'a> Rewriter<'a> {
                 match field.rule {
                     Rule::Many => {}
                     Rule::Map => {
-                        let (_, keys) = keys.get_or_insert_with(|| (raw.number, KeyIndex::new()));
-                        keys.insert(self.key(raw.value).as_bytes(), position);
+                        let key = self.key(raw.value);
+                        self.keys
+                            .insert(key.as_bytes(), position)
+                            .map_err(|TooMany| self.malformed(raw.value, TOO_MANY_ATTRIBUTES))?;
                     }
                     Rule::OneOf => {
                         if survey.one_of != raw.number {
                             survey.parts.retain(|(number, _)| *number != survey.one_of);
                             survey.one_of = raw.number;
                         }
-                        survey.note(field, &raw, position);
+                        survey.note(field, &raw, position)?;
                     }
-                    Rule::One | Rule::Leading | Rule::Packed => survey.note(field, &raw, position),
+                    Rule::One | Rule::Leading | Rule::Packed => survey.note(field, &raw, position)?,
                     Rule::Required => {
-                        survey.note(field, &raw, position);
+                        survey.note(field, &raw, position)?;
                         if let Some(id) = ids.get_mut(raw.number) {
                             *id = self.bytes(raw.value);
                         }
@@ -186,7 +190,7 @@ impl<'a> Rewriter<'a> {
                 survey.rejected = Some(RejectReason::SpanId);
             }
         }
-        survey.kept = keys.map(|(number, keys)| (number, keys.last_positions()));
+        survey.kept = self.keys.last_positions();
         Ok(survey)
     }
 
@@ -207,7 +211,7 @@ impl<'a> Rewriter<'a> {
                 self.child(field.number, child, survey.parts_of(field.number as usize), whole)?;
             }
         }
-        let mut kept = survey.kept.iter().flat_map(|(_, kept)| kept.iter().copied()).peekable();
+        let mut kept = survey.kept.iter().copied().peekable();
         let mut position = 0;
         for part in parts {
             let mut at = part.start;
@@ -299,13 +303,14 @@ impl<'a> Rewriter<'a> {
         if is_value && self.depth == MAX_VALUE_DEPTH {
             return Err(self.malformed(at, TOO_DEEP));
         }
+        // Attributes within values are not tried one by one: proving every level anew would cost their depth squared.
         if let [part] = parts
-            && child.role == Role::Item
+            && (child.role == Role::Item || child.role == Role::KeyValue && self.depth == 0)
         {
             let bytes = self.bytes(*part);
             if self.walk.is_canonical(child, bytes)? {
                 wire::put_bytes(&mut self.out, number, bytes);
-                self.items += 1;
+                self.items += u32::from(child.role == Role::Item);
                 return Ok(());
             }
         }
@@ -338,10 +343,10 @@ impl<'a> Rewriter<'a> {
 }
 
 impl Survey {
-    fn note(&mut self, field: &'static Field, raw: &Raw, position: u32) {
+    fn note(&mut self, field: &'static Field, raw: &Raw, position: u32) -> Result<(), Malformed> {
         self.last[raw.number] = position;
         if !matches!(field.kind, Kind::Message(_)) && field.rule != Rule::Packed {
-            return;
+            return Ok(());
         }
         let index = self
             .parts
@@ -353,8 +358,16 @@ impl Survey {
             });
         // An empty part adds nothing to the message; that the field stands at all is in `last`.
         if raw.value.start < raw.value.end {
-            self.parts[index].1.push(raw.value);
+            let parts = &mut self.parts[index].1;
+            if parts.len() == MAX_PARTS {
+                return Err(Malformed {
+                    offset: raw.whole.start as usize,
+                    what: TOO_MANY_PARTS,
+                });
+            }
+            parts.push(raw.value);
         }
+        Ok(())
     }
 
     fn parts_of(&self, number: usize) -> &[Part] {

@@ -1,6 +1,6 @@
 //! The fast path: one pass that proves a payload canonical, or stops at the first thing that is not.
 
-use super::keys::KeyIndex;
+use super::keys::{KeyIndex, TooMany};
 use super::{MAX_VALUE_DEPTH, Malformed};
 use crate::schema::{self, Action, Message, Role, STEPS};
 use crate::view::is_ascii;
@@ -308,20 +308,20 @@ impl<'a> Walk<'a> {
     /// Looks at the keys of a whole list again, for lists too long to compare key by key.
     #[cold]
     fn all_keys(&self, message: &'static Message, whole: &[u8]) -> Result<(), Stop> {
-        let mut index = KeyIndex::new();
+        let mut index = KeyIndex::default();
         for (position, (number, payload)) in (0..).zip(wire::Fields::new(whole)) {
             if message
                 .field(number)
                 .is_some_and(|field| field.rule == schema::Rule::Map)
             {
-                let key = wire::Fields::new(payload.bytes()).find(|(number, _)| *number == 1);
-                index.insert(key.map_or(&[], |(_, key)| key.bytes()), position);
-                if index.repeats() {
-                    return Err(Stop::Rewrite);
-                }
+                let pair = payload.bytes();
+                let key = wire::Fields::new(pair).find(|(number, _)| *number == 1);
+                index
+                    .insert(key.map_or(&[], |(_, key)| key.bytes()), position)
+                    .map_err(|TooMany| self.malformed(pair, TOO_MANY_ATTRIBUTES))?;
             }
         }
-        if index.finish() { Err(Stop::Rewrite) } else { Ok(()) }
+        if index.repeats() { Err(Stop::Rewrite) } else { Ok(()) }
     }
 
     #[cold]
@@ -334,6 +334,8 @@ impl<'a> Walk<'a> {
 }
 
 pub(super) const TOO_DEEP: &str = "values nest deeper than 32 levels";
+pub(super) const TOO_MANY_ATTRIBUTES: &str = "a list has more than 1048576 attributes";
+pub(super) const TOO_MANY_PARTS: &str = "a field that may stand once is given in more than 65536 parts";
 pub(super) const CUT_LENGTH: &str = "a length reaches beyond the end of its message";
 
 /// Steps over the value of a field that OTLP does not define.

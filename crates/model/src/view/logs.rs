@@ -2,98 +2,26 @@
 
 use std::sync::Arc;
 
+use super::group::{self, Origin, ResourceGroup};
 use super::list::{List, Stretch, View, each_field};
-use super::resource::{Group, Resource, Scope};
 use super::text;
 use super::value::{AnyValue, Attributes};
 use crate::id::{SpanId, TraceId};
 use crate::record;
 
 /// The resources of a request.
-pub fn resource_logs(payload: &[u8]) -> List<'_, ResourceLogs<'_>> {
-    List::new(payload, 1)
+pub fn resource_logs(payload: &[u8]) -> List<'_, ResourceGroup<'_, LogRecord<'_>>> {
+    group::resources(payload)
 }
 
 /// Every log record of a request.
 pub fn log_records(payload: &[u8]) -> impl Iterator<Item = LogRecord<'_>> {
-    resource_logs(payload)
-        .iter()
-        .flat_map(|resource| resource.scope_logs().iter())
-        .flat_map(|scope| scope.log_records().iter())
+    group::items(payload)
 }
 
 /// Every log record of a request as an owned row; resources and scopes are shared between rows.
 pub fn records(payload: &[u8]) -> Vec<record::LogRecord> {
-    let mut records = Vec::new();
-    for resource_logs in resource_logs(payload) {
-        let resource = Arc::new(resource_logs.resource().attributes.to_owned());
-        for scope_logs in resource_logs.scope_logs() {
-            let scope = scope_logs.scope().to_owned(scope_logs.schema_url());
-            let schema_url = resource_logs.schema_url();
-            records.extend(
-                scope_logs
-                    .log_records()
-                    .iter()
-                    .map(|log| log.to_record(&resource, schema_url, &scope)),
-            );
-        }
-    }
-    records
-}
-
-#[derive(Clone, Copy)]
-pub struct ResourceLogs<'a>(Group<'a>);
-
-#[derive(Clone, Copy)]
-pub struct ScopeLogs<'a>(Group<'a>);
-
-impl<'a> View<'a> for ResourceLogs<'a> {
-    fn read(message: &'a [u8]) -> Self {
-        ResourceLogs(Group::read(message))
-    }
-}
-
-impl<'a> ResourceLogs<'a> {
-    pub fn resource(&self) -> Resource<'a> {
-        Resource::read(self.0.owner)
-    }
-
-    pub fn scope_logs(&self) -> List<'a, ScopeLogs<'a>> {
-        List::new(self.0.list, 2)
-    }
-
-    pub fn schema_url(&self) -> &'a str {
-        self.0.schema_url()
-    }
-
-    pub fn raw(&self) -> &'a [u8] {
-        self.0.raw
-    }
-}
-
-impl<'a> View<'a> for ScopeLogs<'a> {
-    fn read(message: &'a [u8]) -> Self {
-        ScopeLogs(Group::read(message))
-    }
-}
-
-impl<'a> ScopeLogs<'a> {
-    pub fn scope(&self) -> Scope<'a> {
-        Scope::read(self.0.owner)
-    }
-
-    pub fn log_records(&self) -> List<'a, LogRecord<'a>> {
-        List::new(self.0.list, 2)
-    }
-
-    /// Steps over the log records to find it.
-    pub fn schema_url(&self) -> &'a str {
-        self.0.schema_url()
-    }
-
-    pub fn raw(&self) -> &'a [u8] {
-        self.0.raw
-    }
+    group::records(payload, LogRecord::to_record)
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -156,12 +84,7 @@ impl<'a> View<'a> for LogRecord<'a> {
 
 impl LogRecord<'_> {
     /// Copies the record into a row.
-    pub fn to_record(
-        &self,
-        resource: &Arc<record::Attributes>,
-        resource_schema_url: &str,
-        scope: &Arc<record::Scope>,
-    ) -> record::LogRecord {
+    pub fn to_record(&self, origin: &Origin<'_>) -> record::LogRecord {
         record::LogRecord {
             time_unix_nano: self.time_unix_nano,
             observed_unix_nano: self.observed_unix_nano,
@@ -174,9 +97,9 @@ impl LogRecord<'_> {
             span_id: self.span_id,
             flags: self.flags,
             event_name: self.event_name.to_owned(),
-            resource: Arc::clone(resource),
-            resource_schema_url: resource_schema_url.to_owned(),
-            scope: Arc::clone(scope),
+            resource: Arc::clone(&origin.resource),
+            resource_schema_url: origin.resource_schema_url.to_owned(),
+            scope: Arc::clone(&origin.scope),
         }
     }
 }

@@ -1,78 +1,20 @@
 //! Views over `ExportMetricsServiceRequest`.
 
+use super::group::{self, ResourceGroup};
 use super::list::{List, Packed, PackedVarints, Stretch, View, each_field};
-use super::resource::{Group, Resource, Scope};
 use super::text;
 use super::value::Attributes;
 use crate::id::{SpanId, TraceId};
 use crate::wire::Payload;
 
 /// The resources of a request.
-pub fn resource_metrics(payload: &[u8]) -> List<'_, ResourceMetrics<'_>> {
-    List::new(payload, 1)
+pub fn resource_metrics(payload: &[u8]) -> List<'_, ResourceGroup<'_, Metric<'_>>> {
+    group::resources(payload)
 }
 
 /// Every metric of a request.
 pub fn metrics(payload: &[u8]) -> impl Iterator<Item = Metric<'_>> {
-    resource_metrics(payload)
-        .iter()
-        .flat_map(|resource| resource.scope_metrics().iter())
-        .flat_map(|scope| scope.metrics().iter())
-}
-
-#[derive(Clone, Copy)]
-pub struct ResourceMetrics<'a>(Group<'a>);
-
-#[derive(Clone, Copy)]
-pub struct ScopeMetrics<'a>(Group<'a>);
-
-impl<'a> View<'a> for ResourceMetrics<'a> {
-    fn read(message: &'a [u8]) -> Self {
-        ResourceMetrics(Group::read(message))
-    }
-}
-
-impl<'a> ResourceMetrics<'a> {
-    pub fn resource(&self) -> Resource<'a> {
-        Resource::read(self.0.owner)
-    }
-
-    pub fn scope_metrics(&self) -> List<'a, ScopeMetrics<'a>> {
-        List::new(self.0.list, 2)
-    }
-
-    pub fn schema_url(&self) -> &'a str {
-        self.0.schema_url()
-    }
-
-    pub fn raw(&self) -> &'a [u8] {
-        self.0.raw
-    }
-}
-
-impl<'a> View<'a> for ScopeMetrics<'a> {
-    fn read(message: &'a [u8]) -> Self {
-        ScopeMetrics(Group::read(message))
-    }
-}
-
-impl<'a> ScopeMetrics<'a> {
-    pub fn scope(&self) -> Scope<'a> {
-        Scope::read(self.0.owner)
-    }
-
-    pub fn metrics(&self) -> List<'a, Metric<'a>> {
-        List::new(self.0.list, 2)
-    }
-
-    /// Steps over the metrics to find it.
-    pub fn schema_url(&self) -> &'a str {
-        self.0.schema_url()
-    }
-
-    pub fn raw(&self) -> &'a [u8] {
-        self.0.raw
-    }
+    group::items(payload)
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -3,6 +3,7 @@
 //! what it reads is unspecified.
 
 mod ascii;
+pub mod group;
 pub mod list;
 pub mod logs;
 pub mod metrics;
@@ -12,6 +13,7 @@ pub mod value;
 
 pub(crate) use ascii::is_ascii;
 use ascii::text;
+pub use group::{ResourceGroup, ScopeGroup};
 pub use list::{List, View};
 pub use resource::{Resource, Scope};
 pub use value::{AnyValue, Array, Attributes, KeyValue};

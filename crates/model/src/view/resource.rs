@@ -6,7 +6,6 @@ use super::list::{List, Stretch, View, each_field};
 use super::text;
 use super::value::Attributes;
 use crate::record;
-use crate::wire::{Fields, Payload};
 
 #[derive(Debug, Clone, Copy)]
 pub struct Resource<'a> {
@@ -82,39 +81,5 @@ impl Scope<'_> {
             dropped_attributes_count: self.dropped_attributes_count,
             schema_url: schema_url.to_owned(),
         })
-    }
-}
-
-/// A message that has a resource or scope first, then a list, and a schema URL anywhere: the shape of
-/// `Resource{Spans,Logs,Metrics}` and `Scope{Spans,Logs,Metrics}`.
-#[derive(Clone, Copy)]
-pub(super) struct Group<'a> {
-    pub(super) raw: &'a [u8],
-    /// The encoded resource or scope; empty if there is none.
-    pub(super) owner: &'a [u8],
-    /// From the first element of the list on.
-    pub(super) list: &'a [u8],
-}
-
-impl<'a> Group<'a> {
-    /// Reads up to the first element of the list and no further.
-    pub(super) fn read(raw: &'a [u8]) -> Self {
-        let mut fields = Fields::new(raw);
-        let mut owner: &[u8] = &[];
-        loop {
-            let list = fields.rest();
-            match fields.next() {
-                Some((1, Payload::Bytes(bytes))) => owner = bytes,
-                Some((2, _)) => return Group { raw, owner, list },
-                Some(_) => {}
-                None => return Group { raw, owner, list: &[] },
-            }
-        }
-    }
-
-    /// Steps over the list to find it.
-    pub(super) fn schema_url(&self) -> &'a str {
-        let url = Fields::new(self.raw).find(|(number, _)| *number == 3);
-        url.map_or("", |(_, payload)| text(payload.bytes()))
     }
 }

@@ -2,98 +2,26 @@
 
 use std::sync::Arc;
 
+use super::group::{self, Origin, ResourceGroup};
 use super::list::{List, Stretch, View, each_field};
-use super::resource::{Group, Resource, Scope};
 use super::text;
 use super::value::Attributes;
 use crate::id::{SpanId, TraceId};
 use crate::record::{self, EventRecord, LinkRecord, SpanRecord};
 
 /// The resources of a request.
-pub fn resource_spans(payload: &[u8]) -> List<'_, ResourceSpans<'_>> {
-    List::new(payload, 1)
+pub fn resource_spans(payload: &[u8]) -> List<'_, ResourceGroup<'_, Span<'_>>> {
+    group::resources(payload)
 }
 
 /// Every span of a request.
 pub fn spans(payload: &[u8]) -> impl Iterator<Item = Span<'_>> {
-    resource_spans(payload)
-        .iter()
-        .flat_map(|resource| resource.scope_spans().iter())
-        .flat_map(|scope| scope.spans().iter())
+    group::items(payload)
 }
 
 /// Every span of a request as an owned row; resources and scopes are shared between rows.
 pub fn records(payload: &[u8]) -> Vec<SpanRecord> {
-    let mut records = Vec::new();
-    for resource_spans in resource_spans(payload) {
-        let resource = Arc::new(resource_spans.resource().attributes.to_owned());
-        for scope_spans in resource_spans.scope_spans() {
-            let scope = scope_spans.scope().to_owned(scope_spans.schema_url());
-            let schema_url = resource_spans.schema_url();
-            records.extend(
-                scope_spans
-                    .spans()
-                    .iter()
-                    .map(|span| span.to_record(&resource, schema_url, &scope)),
-            );
-        }
-    }
-    records
-}
-
-#[derive(Clone, Copy)]
-pub struct ResourceSpans<'a>(Group<'a>);
-
-#[derive(Clone, Copy)]
-pub struct ScopeSpans<'a>(Group<'a>);
-
-impl<'a> View<'a> for ResourceSpans<'a> {
-    fn read(message: &'a [u8]) -> Self {
-        ResourceSpans(Group::read(message))
-    }
-}
-
-impl<'a> ResourceSpans<'a> {
-    pub fn resource(&self) -> Resource<'a> {
-        Resource::read(self.0.owner)
-    }
-
-    pub fn scope_spans(&self) -> List<'a, ScopeSpans<'a>> {
-        List::new(self.0.list, 2)
-    }
-
-    pub fn schema_url(&self) -> &'a str {
-        self.0.schema_url()
-    }
-
-    pub fn raw(&self) -> &'a [u8] {
-        self.0.raw
-    }
-}
-
-impl<'a> View<'a> for ScopeSpans<'a> {
-    fn read(message: &'a [u8]) -> Self {
-        ScopeSpans(Group::read(message))
-    }
-}
-
-impl<'a> ScopeSpans<'a> {
-    pub fn scope(&self) -> Scope<'a> {
-        Scope::read(self.0.owner)
-    }
-
-    pub fn spans(&self) -> List<'a, Span<'a>> {
-        List::new(self.0.list, 2)
-    }
-
-    /// Steps over the spans to find it.
-    pub fn schema_url(&self) -> &'a str {
-        self.0.schema_url()
-    }
-
-    pub fn raw(&self) -> &'a [u8] {
-        self.0.raw
-    }
+    group::records(payload, Span::to_record)
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -180,12 +108,7 @@ impl<'a> View<'a> for Span<'a> {
 
 impl Span<'_> {
     /// Copies the span into a row.
-    pub fn to_record(
-        &self,
-        resource: &Arc<record::Attributes>,
-        resource_schema_url: &str,
-        scope: &Arc<record::Scope>,
-    ) -> SpanRecord {
+    pub fn to_record(&self, origin: &Origin<'_>) -> SpanRecord {
         SpanRecord {
             trace_id: self.trace_id,
             span_id: self.span_id,
@@ -198,9 +121,9 @@ impl Span<'_> {
             end_unix_nano: self.end_unix_nano,
             status_code: record::known(self.status_code, record::MAX_STATUS_CODE),
             status_message: self.status_message.to_owned(),
-            resource: Arc::clone(resource),
-            resource_schema_url: resource_schema_url.to_owned(),
-            scope: Arc::clone(scope),
+            resource: Arc::clone(&origin.resource),
+            resource_schema_url: origin.resource_schema_url.to_owned(),
+            scope: Arc::clone(&origin.scope),
             attributes: self.attributes.to_owned(),
             events: self.events.iter().map(|event| event.to_record()).collect(),
             links: self.links.iter().map(|link| link.to_record()).collect(),

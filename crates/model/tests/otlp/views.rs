@@ -60,15 +60,15 @@ pub fn same_traces(payload: &[u8], request: &ExportTraceServiceRequest) {
     let mut groups = request.resource_spans.iter();
     for view in traces::resource_spans(payload) {
         let group = groups.next().expect("no more resources than prost reads");
-        same(&view_resource(view.resource()), &resource_of(&group.resource));
+        same(&view_resource(view.owner()), &resource_of(&group.resource));
         assert_eq!(view.schema_url(), group.schema_url);
         let mut scopes = group.scope_spans.iter();
-        for view in view.scope_spans() {
+        for view in view.list() {
             let scope = scopes.next().expect("no more scopes than prost reads");
-            same(&view_scope(view.scope()), &scope_of(&scope.scope));
+            same(&view_scope(view.owner()), &scope_of(&scope.scope));
             assert_eq!(view.schema_url(), scope.schema_url);
-            assert_eq!(view.spans().count(), scope.spans.len());
-            for (view, span) in view.spans().iter().zip(&scope.spans) {
+            assert_eq!(view.list().count(), scope.spans.len());
+            for (view, span) in view.list().iter().zip(&scope.spans) {
                 same(&view_span(view), &plain_span(span));
             }
         }
@@ -99,15 +99,15 @@ pub fn same_logs(payload: &[u8], request: &ExportLogsServiceRequest) {
     let mut groups = request.resource_logs.iter();
     for view in logs::resource_logs(payload) {
         let group = groups.next().expect("no more resources than prost reads");
-        same(&view_resource(view.resource()), &resource_of(&group.resource));
+        same(&view_resource(view.owner()), &resource_of(&group.resource));
         assert_eq!(view.schema_url(), group.schema_url);
         let mut scopes = group.scope_logs.iter();
-        for view in view.scope_logs() {
+        for view in view.list() {
             let scope = scopes.next().expect("no more scopes than prost reads");
-            same(&view_scope(view.scope()), &scope_of(&scope.scope));
+            same(&view_scope(view.owner()), &scope_of(&scope.scope));
             assert_eq!(view.schema_url(), scope.schema_url);
-            assert_eq!(view.log_records().count(), scope.log_records.len());
-            for (view, log) in view.log_records().iter().zip(&scope.log_records) {
+            assert_eq!(view.list().count(), scope.log_records.len());
+            for (view, log) in view.list().iter().zip(&scope.log_records) {
                 same(&view_log(view), &plain_log(log));
             }
         }
@@ -121,15 +121,15 @@ pub fn same_metrics(payload: &[u8], request: &ExportMetricsServiceRequest) {
     let mut groups = request.resource_metrics.iter();
     for view in metrics::resource_metrics(payload) {
         let group = groups.next().expect("no more resources than prost reads");
-        same(&view_resource(view.resource()), &resource_of(&group.resource));
+        same(&view_resource(view.owner()), &resource_of(&group.resource));
         assert_eq!(view.schema_url(), group.schema_url);
         let mut scopes = group.scope_metrics.iter();
-        for view in view.scope_metrics() {
+        for view in view.list() {
             let scope = scopes.next().expect("no more scopes than prost reads");
-            same(&view_scope(view.scope()), &scope_of(&scope.scope));
+            same(&view_scope(view.owner()), &scope_of(&scope.scope));
             assert_eq!(view.schema_url(), scope.schema_url);
-            assert_eq!(view.metrics().count(), scope.metrics.len());
-            for (view, metric) in view.metrics().iter().zip(&scope.metrics) {
+            assert_eq!(view.list().count(), scope.metrics.len());
+            for (view, metric) in view.list().iter().zip(&scope.metrics) {
                 same(&view_metric(view), &plain_metric(metric));
             }
         }

@@ -22,7 +22,7 @@ use crate::ledger::{Ledger, ReaderBook};
 use crate::line::{Appender, End, Line};
 use crate::processors::Take;
 use crate::reader::{Phase, ReaderTask, Source};
-use crate::recent::Recent;
+use crate::recent::{RECENT_BYTES, Recent};
 use crate::sending::{self, Sending};
 
 /// How long closing an exporter may take after its requests are settled: a file is flushed, a connection told goodbye.
@@ -114,7 +114,10 @@ impl Graph {
             exporters: Vec::new(),
             keepers: Vec::new(),
             waiting: HashMap::new(),
+            recent: Arc::new(Recent::new(budget.child("recent batches", RECENT_BYTES))),
+            readers_memory: budget.child("readers", u64::MAX),
         };
+        let doors = budget.child("doors", u64::MAX);
         let mut routes: HashMap<Arc<str>, Routes> = HashMap::new();
         for pipeline in &pipelines {
             for processor in &pipeline.in_request {
@@ -138,7 +141,7 @@ impl Graph {
         let intakes = routes
             .into_iter()
             .map(|(receiver, routes)| {
-                let intake = Intake::with_gate(&receiver, &ledger, budget.clone(), routes, Arc::clone(&closed));
+                let intake = Intake::with_gate(&receiver, &ledger, doors.clone(), routes, Arc::clone(&closed));
                 (receiver, intake)
             })
             .collect();
@@ -232,11 +235,13 @@ struct Builder {
     keepers: Vec<(Arc<dyn Keeper>, Arc<str>)>,
     /// Without a journal: who waits for a keeper, by source.
     waiting: HashMap<Arc<str>, (Arc<Waiting>, Arc<ReaderBook>)>,
+    recent: Arc<Recent>,
+    /// What readers inflated and hold until it is sent or kept. It frees the journal, so it is counted and not refused; each reader bounds its own.
+    readers_memory: Budget,
 }
 
 impl Builder {
     fn end_of(&mut self, pipeline: &PipelinePart) -> Result<End, GraphError> {
-        let recent = Arc::new(Recent::default());
         let mut books = Vec::new();
         let mut direct: Vec<Arc<dyn Entry>> = Vec::new();
         for part in &pipeline.exporters {
@@ -252,7 +257,7 @@ impl Builder {
                 Sink::Exporter(_) | Sink::Keeper(_) => {}
             }
             match self.journal.clone() {
-                Some(journal) => self.behind(&journal, pipeline, part, book, &recent)?,
+                Some(journal) => self.behind(&journal, pipeline, part, book)?,
                 None => direct.push(self.at_once(pipeline, part, book)?),
             }
         }
@@ -261,7 +266,7 @@ impl Builder {
                 journal: journal.clone(),
                 stream: Arc::clone(&pipeline.name),
                 books: books.into(),
-                recent,
+                recent: Arc::clone(&self.recent),
             }),
             None => End::Direct(direct),
         })
@@ -274,7 +279,6 @@ impl Builder {
         pipeline: &PipelinePart,
         part: &ExporterPart,
         book: Arc<ReaderBook>,
-        recent: &Arc<Recent>,
     ) -> Result<(), GraphError> {
         let name = reader_name(&pipeline.name, &part.name);
         let start = match &part.sink {
@@ -302,7 +306,7 @@ impl Builder {
             journal: journal.clone(),
             reader,
             book,
-            recent: Arc::clone(recent),
+            recent: Arc::clone(&self.recent),
             only_reader: pipeline.exporters.len() == 1,
             carried_below: self.carried_below,
         };
@@ -324,12 +328,17 @@ impl Builder {
                     sending: Arc::new(part.sending.clone()),
                     dead_letter,
                     phase: self.phase.subscribe(),
+                    memory: self.readers_memory.clone(),
                 };
                 self.readers.push(self.runtime.spawn(task.run()));
             }
             Sink::Keeper(keeper) => {
-                self.keepings
-                    .push(Arc::new(Keeping::new(source, Arc::clone(keeper), journal.id().0)));
+                self.keepings.push(Arc::new(Keeping::new(
+                    source,
+                    Arc::clone(keeper),
+                    journal.id().0,
+                    self.readers_memory.clone(),
+                )));
             }
         }
         Ok(())

@@ -11,15 +11,21 @@ use model::Batch;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use crate::budget::Budget;
 use crate::component::{JournalId, KeepError, Keeper};
 use crate::reader::{Phase, Source, Taken, reached};
 use crate::reason::Reason;
+use crate::record;
 
 /// Records that are handed over at once.
 const MAX_RECORDS: usize = 64;
 
-/// Bytes of records, compressed, that are handed over at once: inflated some 30 MB at most in practice.
+/// Bytes of records, compressed, that are read at once.
 const MAX_RECORD_BYTES: usize = 4 << 20;
+
+/// What is inflated and handed over at once, unless one record alone is larger: seven times `MAX_RECORD_BYTES`, which is how well telemetry packs. A
+/// sender whose requests pack a thousandfold gets them handed over one by one.
+const MAX_INFLATED_BYTES: u64 = 32 << 20;
 
 /// The first wait after the keeper said "later", doubled up to the last.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -33,16 +39,19 @@ pub(crate) struct Keeping {
     pub source: Source,
     pub keeper: Arc<dyn Keeper>,
     pub journal: JournalId,
+    /// Counts what is inflated here.
+    memory: Budget,
     /// Handed over and not yet durable there: position and items.
     handed: Mutex<VecDeque<(Seq, u64)>>,
 }
 
 impl Keeping {
-    pub fn new(source: Source, keeper: Arc<dyn Keeper>, journal: JournalId) -> Keeping {
+    pub fn new(source: Source, keeper: Arc<dyn Keeper>, journal: JournalId, memory: Budget) -> Keeping {
         Keeping {
             source,
             keeper,
             journal,
+            memory,
             handed: Mutex::default(),
         }
     }
@@ -77,7 +86,16 @@ impl Keeping {
             });
             let Some(deliveries) = deliveries else { return };
             let mut run: Vec<(Seq, Batch)> = Vec::with_capacity(deliveries.len());
+            let mut held = self.memory.charge(0);
             for delivery in &deliveries {
+                let bytes = record::inflated_bytes(&delivery.record);
+                if !run.is_empty() && held.bytes() + bytes > MAX_INFLATED_BYTES {
+                    if !self.hand_over(&std::mem::take(&mut run), &mut next, runtime, phase) {
+                        return;
+                    }
+                    held.shrink(0);
+                }
+                held.charge(bytes);
                 match self.source.take(delivery) {
                     Taken::Batch(seq, batch) => run.push((seq, batch)),
                     Taken::Unreadable(seq) => self.source.reader.ack(seq),

@@ -31,7 +31,7 @@ pub mod sending;
 mod testing;
 
 pub use ack::{Ack, AckFuture, Outcome, Rejection};
-pub use budget::{Budget, Lease};
+pub use budget::{Budget, Lease, Usage, Watched};
 pub use component::{BoxFuture, Entry, Exporter, JournalId, KeepError, Keeper, OnKept, Processor, Sink};
 pub use graph::Graph;
 pub use intake::Intake;

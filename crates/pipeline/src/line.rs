@@ -72,14 +72,14 @@ impl Appender {
             Err(error) => return ack.resolve(Outcome::rejected(Reason::TooLarge, error.to_string(), batch.items)),
         };
         let books = Arc::clone(&self.books);
-        let recent = Arc::clone(&self.recent);
+        let (recent, stream) = (Arc::clone(&self.recent), Arc::clone(&self.stream));
         self.journal.append(record, move |appended| {
             let outcome = match appended {
                 Ok(seq) => {
                     for book in books.iter() {
                         book.accepted(u64::from(batch.items));
                     }
-                    recent.put(seq, batch);
+                    recent.put(seq, &stream, batch);
                     Outcome::Delivered
                 }
                 Err(AppendError::Full { retry_after, .. }) => Outcome::retry(retry_after, Reason::JournalFull),

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::ack::Outcome;
+use crate::budget::{Budget, Lease};
 use crate::component::Exporter;
 use crate::dead_letter::DeadLetter;
 use crate::ledger::ReaderBook;
@@ -24,7 +25,7 @@ use crate::sending::{Backoff, Sending};
 /// Records that are taken from the journal at once.
 const MAX_RECORDS: usize = 64;
 
-/// Bytes of records, compressed, that are taken from the journal at once: inflated some 30 MB at most in practice.
+/// Bytes of records, compressed, that are taken from the journal at once. They are inflated as requests are formed, one request's worth at a time.
 const MAX_RECORD_BYTES: usize = 4 << 20;
 
 /// The payload of one request, inflated: gRPC servers refuse messages over 4 MiB unless told otherwise.
@@ -56,6 +57,33 @@ pub(crate) struct ReaderTask {
     pub sending: Arc<Sending>,
     pub dead_letter: Option<Arc<DeadLetter>>,
     pub phase: watch::Receiver<Phase>,
+    /// Counts what is inflated here.
+    pub memory: Budget,
+}
+
+/// What was delivered and is in no request yet.
+struct Waiting {
+    /// Not yet inflated.
+    raw: VecDeque<Delivery>,
+    batches: VecDeque<(Seq, Batch)>,
+    /// Of the batches.
+    items: u64,
+    held: Lease,
+}
+
+impl Waiting {
+    fn push(&mut self, seq: Seq, batch: Batch) {
+        self.items += u64::from(batch.items);
+        self.held.charge(batch.payload.len() as u64);
+        self.batches.push_back((seq, batch));
+    }
+
+    fn pop(&mut self) -> Option<(Seq, Batch)> {
+        let (seq, batch) = self.batches.pop_front()?;
+        self.items -= u64::from(batch.items);
+        self.held.shrink(self.held.bytes() - batch.payload.len() as u64);
+        Some((seq, batch))
+    }
 }
 
 /// A cursor of the journal with its book: what reading for an exporter and for a keeper have in common.
@@ -86,7 +114,8 @@ impl Source {
         let recent = if carried {
             None
         } else {
-            self.recent.get(delivery.seq, self.only_reader)
+            let only_reader_of = self.only_reader.then(|| self.reader.stream());
+            self.recent.get(delivery.seq, only_reader_of)
         };
         let batch = match recent {
             Some(batch) => Ok(batch),
@@ -149,6 +178,7 @@ struct Group {
     seqs: Vec<Seq>,
     items: u64,
     requests: Vec<Batch>,
+    _held: Lease,
 }
 
 impl ReaderTask {
@@ -156,7 +186,12 @@ impl ReaderTask {
     pub async fn run(mut self) {
         let window = Arc::new(Semaphore::new(self.sending.in_flight));
         let mut sends: JoinSet<()> = JoinSet::new();
-        let mut waiting: VecDeque<(Seq, Batch)> = VecDeque::new();
+        let mut waiting = Waiting {
+            raw: VecDeque::new(),
+            batches: VecDeque::new(),
+            items: 0,
+            held: self.memory.charge(0),
+        };
         loop {
             while sends.try_join_next().is_some() {}
             let Some(permit) = self.permit(&window, &mut waiting).await else {
@@ -180,11 +215,7 @@ impl ReaderTask {
     }
 
     /// A place in the window; none when everything is to stop. While the window is full, the oldest beyond `queue_size` are given up.
-    async fn permit(
-        &mut self,
-        window: &Arc<Semaphore>,
-        waiting: &mut VecDeque<(Seq, Batch)>,
-    ) -> Option<OwnedSemaphorePermit> {
+    async fn permit(&mut self, window: &Arc<Semaphore>, waiting: &mut Waiting) -> Option<OwnedSemaphorePermit> {
         loop {
             tokio::select! {
                 biased;
@@ -196,22 +227,26 @@ impl ReaderTask {
     }
 
     /// Gives up the oldest records beyond `queue_size`.
-    async fn shed(&mut self, waiting: &mut VecDeque<(Seq, Batch)>) {
+    async fn shed(&mut self, waiting: &mut Waiting) {
         let Some(queue_size) = self.sending.queue_size else {
             return;
         };
         let mut excess = self.source.lag_records().saturating_sub(queue_size);
         let mut passed = Vec::new();
         while excess > 0 {
-            if waiting.is_empty() {
+            while waiting.batches.is_empty() && self.take_next(waiting) {}
+            if waiting.batches.is_empty() {
                 let received = self.source.reader.recv(MAX_RECORDS, MAX_RECORD_BYTES);
                 match tokio::time::timeout(LOOK_INTERVAL, received).await {
-                    Ok(Some(deliveries)) => self.put(deliveries, waiting),
+                    Ok(Some(deliveries)) => {
+                        waiting.raw.extend(deliveries);
+                        continue;
+                    }
                     // All that is left is in flight.
                     Ok(None) | Err(_) => break,
                 }
             }
-            let Some((seq, batch)) = waiting.pop_front() else { break };
+            let Some((seq, batch)) = waiting.pop() else { break };
             self.source.book.dropped(u64::from(batch.items), Reason::QueueFull);
             self.source.book.passed(u64::from(batch.items));
             passed.push(seq);
@@ -228,18 +263,18 @@ impl ReaderTask {
     }
 
     /// Waits until a request's worth is there, or its time is up; `false` when nothing more will come.
-    async fn fill(&mut self, waiting: &mut VecDeque<(Seq, Batch)>) -> bool {
-        let enough = |waiting: &VecDeque<(Seq, Batch)>, take: Take| {
-            let items: u64 = waiting.iter().map(|(_, batch)| u64::from(batch.items)).sum();
-            let bytes: usize = waiting.iter().map(|(_, batch)| batch.payload.len()).sum();
-            items >= u64::from(take.items) || bytes >= MAX_REQUEST_BYTES
+    async fn fill(&mut self, waiting: &mut Waiting) -> bool {
+        let take = self.take;
+        let enough = |waiting: &Waiting| {
+            waiting.items >= u64::from(take.items) || waiting.held.bytes() >= MAX_REQUEST_BYTES as u64
         };
         let mut deadline: Option<Instant> = None;
         loop {
-            if enough(waiting, self.take) {
+            while !enough(waiting) && self.take_next(waiting) {}
+            if enough(waiting) {
                 return true;
             }
-            if !waiting.is_empty() {
+            if !waiting.batches.is_empty() {
                 let until = *deadline.get_or_insert_with(|| Instant::now() + self.take.wait);
                 if self.take.wait.is_zero() || Instant::now() >= until || *self.phase.borrow() != Phase::Running {
                     return true;
@@ -255,7 +290,7 @@ impl ReaderTask {
                 () = reached(self.phase.clone(), Phase::Abandoned) => return false,
                 deliveries = self.source.reader.recv(MAX_RECORDS, MAX_RECORD_BYTES) => deliveries,
                 () = tokio::time::sleep_until(sleep_until), if draining || deadline.is_some() => {
-                    if draining && waiting.is_empty() && self.source.is_caught_up() {
+                    if draining && waiting.batches.is_empty() && self.source.is_caught_up() {
                         return false;
                     }
                     continue;
@@ -263,29 +298,32 @@ impl ReaderTask {
                 () = reached(self.phase.clone(), Phase::Draining), if !draining => continue,
             };
             match deliveries {
-                Some(deliveries) => self.put(deliveries, waiting),
-                None => return !waiting.is_empty(),
+                Some(deliveries) => waiting.raw.extend(deliveries),
+                None => return !waiting.batches.is_empty(),
             }
         }
     }
 
-    fn put(&self, deliveries: Vec<Delivery>, waiting: &mut VecDeque<(Seq, Batch)>) {
-        for delivery in deliveries {
-            match self.source.take(&delivery) {
-                Taken::Batch(seq, batch) => waiting.push_back((seq, batch)),
-                Taken::Unreadable(seq) => self.source.reader.ack(seq),
-                Taken::Newer(_) => {}
-            }
+    /// Inflates the next delivery; `false` if there is none.
+    fn take_next(&self, waiting: &mut Waiting) -> bool {
+        let Some(delivery) = waiting.raw.pop_front() else {
+            return false;
+        };
+        match self.source.take(&delivery) {
+            Taken::Batch(seq, batch) => waiting.push(seq, batch),
+            Taken::Unreadable(seq) => self.source.reader.ack(seq),
+            Taken::Newer(_) => {}
         }
+        true
     }
 
     /// The next records that make a request, and the request: several if it would be too large.
-    fn group(&self, waiting: &mut VecDeque<(Seq, Batch)>) -> Group {
+    fn group(&self, waiting: &mut Waiting) -> Group {
         let mut seqs = Vec::new();
         let mut batches: Vec<Batch> = Vec::new();
         let (mut items, mut bytes) = (0u64, 0usize);
         let max_items = u64::from(self.take.max_items.unwrap_or(u32::MAX));
-        while let Some((seq, batch)) = waiting.front() {
+        while let Some((seq, batch)) = waiting.batches.front() {
             let full = items >= u64::from(self.take.items);
             let over = items + u64::from(batch.items) > max_items || bytes + batch.payload.len() > MAX_REQUEST_BYTES;
             if !batches.is_empty() && (full || over) {
@@ -294,14 +332,19 @@ impl ReaderTask {
             items += u64::from(batch.items);
             bytes += batch.payload.len();
             seqs.push(*seq);
-            batches.extend(waiting.pop_front().map(|(_, batch)| batch));
+            batches.extend(waiting.pop().map(|(_, batch)| batch));
         }
         let requests = match edit::concat(&batches) {
             Some(batch) => edit::split(&batch, self.take.max_items.unwrap_or(u32::MAX), MAX_REQUEST_BYTES),
             // A stream is of one signal; were it not, each batch would go by itself.
             None => batches,
         };
-        Group { seqs, items, requests }
+        Group {
+            seqs,
+            items,
+            requests,
+            _held: self.memory.charge(bytes as u64),
+        }
     }
 }
 

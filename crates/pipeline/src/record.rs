@@ -83,6 +83,13 @@ pub fn to_batch(record: &Record) -> Result<Batch, RecordError> {
     })
 }
 
+/// What a record inflates to, in bytes, as its header announces; 0 if that cannot be read, in which case it is not inflated either.
+pub fn inflated_bytes(record: &Record) -> u64 {
+    const AT: std::ops::Range<usize> = 8..12;
+    let announced = record.header.get(AT).and_then(|bytes| bytes.try_into().ok());
+    announced.map_or(0, |bytes| u64::from(u32::from_le_bytes(bytes)))
+}
+
 /// How many items a record holds, without inflating it. `None` if it is no batch that this version can read.
 pub fn items(record: &Record) -> Option<u32> {
     parse_header(record.header.clone()).ok().map(|header| header.items)

@@ -142,6 +142,8 @@ struct VaultInner {
     rows: BTreeMap<u64, u32>,
     covered: BTreeMap<String, journal::Ranges>,
     on_kept: Option<OnKept>,
+    /// Bytes of batches that each call handed over.
+    handed_bytes: Vec<usize>,
 }
 
 impl Vault {
@@ -172,11 +174,11 @@ impl Keeper for Vault {
         batches: &[Batch],
     ) -> Result<(), KeepError> {
         let rows = batches.iter().flat_map(ids).collect();
-        self.inner
-            .lock()
-            .expect("no panic")
-            .fresh
-            .push((source.into(), journal, positions, rows));
+        let mut inner = self.inner.lock().expect("no panic");
+        inner.fresh.push((source.into(), journal, positions, rows));
+        inner
+            .handed_bytes
+            .push(batches.iter().map(|batch| batch.payload.len()).sum());
         Ok(())
     }
 
@@ -388,6 +390,67 @@ async fn what_a_backend_rejects_is_buried_counted_and_passed() {
     assert_eq!(std::fs::read(&files[0]).expect("reads"), spans(0..10).payload);
 }
 
+/// Opens a journal whose last process died.
+async fn reopen(directory: &Path) -> Journal {
+    loop {
+        // The old readers' threads let go of the directory in their own time.
+        let settings = Settings {
+            segment_bytes: 64 << 10,
+            min_free_bytes: 0,
+            ..Settings::new(directory)
+        };
+        match Journal::open(settings, Arc::new(RealDisk)) {
+            Ok((journal, _)) => break journal,
+            Err(journal::OpenError::InUse { .. }) => tokio::task::yield_now().await,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_that_pack_a_thousandfold_are_not_inflated_all_at_once() {
+    const PADDING: usize = 7 << 20;
+    let padded = |id: u64| {
+        let mut batch = spans([id]);
+        let mut payload = batch.payload.to_vec();
+        model::wire::put_bytes(&mut payload, 1000, &vec![0; PADDING]);
+        batch.payload = payload.into();
+        batch
+    };
+    let directory = tempfile::tempdir().expect("a directory");
+    let vault = Arc::new(Vault::default());
+    let exporters = || vec![("vault", Sink::Keeper(vault.clone()), Sending::local())];
+    let (graph, intake, _) = start(Setup {
+        journal: Some(open(directory.path())),
+        take: Take::default(),
+        exporters: exporters(),
+    });
+    push_all(&intake, (0..24).map(padded)).await;
+    drop((graph, intake));
+    // All of it lies in the journal at once, and would be read at once: it is a few kilobytes there.
+    let journal = reopen(directory.path()).await;
+    vault.crash();
+    vault.inner.lock().expect("no panic").handed_bytes.clear();
+    let (graph, _, ledger) = start(Setup {
+        journal: Some(journal),
+        take: Take::default(),
+        exporters: exporters(),
+    });
+    assert_eq!(graph.drain(GRACE).await, Drained::Settled);
+    let inner = vault.inner.lock().expect("no panic");
+    assert_eq!(
+        inner.rows.keys().copied().collect::<Vec<_>>(),
+        (0..24).collect::<Vec<_>>()
+    );
+    assert!(
+        inner.handed_bytes.iter().all(|bytes| *bytes <= 32 << 20),
+        "{:?}",
+        inner.handed_bytes
+    );
+    assert!(inner.handed_bytes.len() < 24, "several go together while they fit");
+    ledger.balance().expect("balanced");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_keeper_that_crashes_gets_exactly_what_it_had_not_made_durable() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -405,19 +468,7 @@ async fn a_keeper_that_crashes_gets_exactly_what_it_had_not_made_durable() {
     vault.crash();
     drop((graph, intake));
 
-    let journal = loop {
-        // The old readers' threads let go of the directory in their own time.
-        let settings = Settings {
-            segment_bytes: 64 << 10,
-            min_free_bytes: 0,
-            ..Settings::new(directory.path())
-        };
-        match Journal::open(settings, Arc::new(RealDisk)) {
-            Ok((journal, _)) => break journal,
-            Err(journal::OpenError::InUse { .. }) => tokio::task::yield_now().await,
-            Err(error) => panic!("{error}"),
-        }
-    };
+    let journal = reopen(directory.path()).await;
     vault.crash();
     let (graph, _, ledger) = start(Setup {
         journal: Some(journal),

@@ -14,6 +14,9 @@ pub mod file;
 pub mod otlp;
 mod otlp_request;
 pub mod otlphttp;
+pub mod settings;
 pub mod store;
 #[cfg(test)]
 mod testing;
+
+pub use settings::{OpenError, Opening, Settings};

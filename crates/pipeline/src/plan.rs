@@ -18,6 +18,8 @@ use crate::processors::{Step, Take};
 pub struct Kind<T> {
     /// Its key in the configuration.
     pub name: &'static str,
+    /// Other keys it has had, before or since, in files that are around.
+    pub also: &'static [&'static str],
     /// What it takes or gives; empty for what has no signal (extensions, processors that take all).
     pub signals: &'static [Signal],
     /// Reads its settings.
@@ -215,7 +217,8 @@ pub fn plan<R, X, N>(config: &Config, tables: &Tables<'_, R, X, N>) -> Result<Pl
 }
 
 fn kind_of<'t, T>(component: &Component, table: &'t [Kind<T>]) -> Option<&'t Kind<T>> {
-    table.iter().find(|kind| kind.name == component.id.kind())
+    let key = component.id.kind();
+    table.iter().find(|kind| kind.name == key || kind.also.contains(&key))
 }
 
 fn read_all<T>(

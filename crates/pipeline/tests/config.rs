@@ -74,22 +74,26 @@ fn nothing(section: &Section<'_>) -> Result<(), Problems> {
 const TABLES: Tables<'_, (), (), ()> = Tables {
     receivers: &[Kind {
         name: "otlp",
+        also: &[],
         signals: &[],
         parse: |section| section.parse::<Receiver>().map(drop),
     }],
     processors: &[
         Kind {
             name: "memory_limiter",
+            also: &[],
             signals: &[],
             parse: memory_limiter::parse,
         },
         Kind {
             name: "resource",
+            also: &[],
             signals: &[],
             parse: resource::parse,
         },
         Kind {
             name: "batch",
+            also: &[],
             signals: &[],
             parse: batch::parse,
         },
@@ -97,22 +101,26 @@ const TABLES: Tables<'_, (), (), ()> = Tables {
     exporters: &[
         Kind {
             name: "otlp",
+            also: &[],
             signals: &[],
             parse: sender,
         },
         Kind {
             name: "store",
+            also: &[],
             signals: &[Signal::Traces, Signal::Logs],
             parse: nothing,
         },
         Kind {
             name: "debug",
+            also: &[],
             signals: &[],
             parse: nothing,
         },
     ],
     extensions: &[Kind {
         name: "health_check",
+        also: &[],
         signals: &[],
         parse: nothing,
     }],

@@ -13,3 +13,6 @@
 
 pub mod inflate;
 pub mod otlp;
+pub mod settings;
+
+pub use settings::{Counters, Mounted, Settings, Stop, Work};

@@ -8,10 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use exporters::debug::Debug;
-use exporters::file::File;
-use exporters::otlp::Otlp;
-use exporters::otlphttp::OtlpHttp;
+use exporters::Opening;
 use exporters::store::StoreExporter;
 use journal::{Journal, RealDisk};
 use net::Doors;
@@ -20,9 +17,11 @@ use pipeline::graph::{Drained, ExporterPart, Graph, Parts, PipelinePart};
 use pipeline::plan::{self, Kind, Plan, Planned, Tables};
 use pipeline::processors::{self, Step};
 use pipeline::sending::Sending;
-use pipeline::{Budget, Exporter, Ledger, Sink};
-use receivers::otlp::Counters;
+use pipeline::{Budget, Ledger, Sink};
+use receivers::Mounted;
 use store::{Reader, Store, Writer};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::extensions::{HealthCheck, Query, Shown};
 
@@ -35,19 +34,14 @@ const DRAIN_GRACE: Duration = Duration::from_secs(10);
 /// Pause between two looks at whether the journal has been read to its end.
 const REPLAY_POLL: Duration = Duration::from_millis(2);
 
-/// A receiver's settings.
-pub enum ReceiverSettings {
-    Otlp(Box<receivers::otlp::Config>),
-}
-
-/// An exporter's settings.
+/// An exporter's settings. The store is the one exporter that the process itself opens, because queries read what it keeps.
 pub enum ExporterSettings {
     Store(Box<exporters::store::Config>),
-    Otlp(Box<exporters::otlp::Config>),
-    OtlpHttp(Box<exporters::otlphttp::Config>),
-    Debug(Box<exporters::debug::Config>),
-    File(Box<exporters::file::Config>),
+    Other(Box<dyn exporters::Settings>),
 }
+
+/// A receiver's settings.
+pub type ReceiverSettings = Box<dyn receivers::Settings>;
 
 /// An extension's settings.
 pub enum ExtensionSettings {
@@ -57,23 +51,35 @@ pub enum ExtensionSettings {
 
 const RECEIVERS: &[Kind<ReceiverSettings>] = &[Kind {
     name: "otlp",
+    also: &[],
     signals: &[],
-    parse: |section| section.parse().map(|config| ReceiverSettings::Otlp(Box::new(config))),
+    parse: |section| receiver(section.parse::<receivers::otlp::Config>()),
 }];
+
+fn receiver(settings: Result<impl receivers::Settings + 'static, Problems>) -> Result<ReceiverSettings, Problems> {
+    settings.map(|settings| Box::new(settings) as ReceiverSettings)
+}
+
+fn exporter(settings: Result<impl exporters::Settings + 'static, Problems>) -> Result<ExporterSettings, Problems> {
+    settings.map(|settings| ExporterSettings::Other(Box::new(settings)))
+}
 
 const PROCESSORS: &[Kind<Step>] = &[
     Kind {
         name: "memory_limiter",
+        also: &[],
         signals: &[],
         parse: processors::memory_limiter::parse,
     },
     Kind {
         name: "resource",
+        also: &[],
         signals: &[],
         parse: processors::resource::parse,
     },
     Kind {
         name: "batch",
+        also: &[],
         signals: &[],
         parse: processors::batch::parse,
     },
@@ -82,6 +88,7 @@ const PROCESSORS: &[Kind<Step>] = &[
 const EXPORTERS: &[Kind<ExporterSettings>] = &[
     Kind {
         name: "store",
+        also: &[],
         signals: &exporters::store::SIGNALS,
         parse: |section| {
             exporters::store::Config::parse(section)
@@ -91,50 +98,40 @@ const EXPORTERS: &[Kind<ExporterSettings>] = &[
     },
     Kind {
         name: "otlp",
+        also: &["otlp_grpc"],
         signals: &[],
-        parse: |section| {
-            exporters::otlp::parse(section)
-                .map(Box::new)
-                .map(ExporterSettings::Otlp)
-        },
+        parse: |section| exporter(exporters::otlp::parse(section)),
     },
     Kind {
         name: "otlphttp",
+        also: &["otlp_http"],
         signals: &[],
-        parse: |section| {
-            exporters::otlphttp::parse(section)
-                .map(Box::new)
-                .map(ExporterSettings::OtlpHttp)
-        },
+        parse: |section| exporter(exporters::otlphttp::parse(section)),
     },
     Kind {
         name: "debug",
+        also: &[],
         signals: &[],
-        parse: |section| {
-            exporters::debug::parse(section)
-                .map(Box::new)
-                .map(ExporterSettings::Debug)
-        },
+        parse: |section| exporter(exporters::debug::parse(section)),
     },
     Kind {
         name: "file",
+        also: &[],
         signals: &[],
-        parse: |section| {
-            exporters::file::parse(section)
-                .map(Box::new)
-                .map(ExporterSettings::File)
-        },
+        parse: |section| exporter(exporters::file::parse(section)),
     },
 ];
 
 const EXTENSIONS: &[Kind<ExtensionSettings>] = &[
     Kind {
         name: "query",
+        also: &[],
         signals: &[],
         parse: |section| Query::parse(section).map(ExtensionSettings::Query),
     },
     Kind {
         name: "health_check",
+        also: &[],
         signals: &[],
         parse: |section| HealthCheck::parse(section).map(ExtensionSettings::HealthCheck),
     },
@@ -175,6 +172,9 @@ struct OpenStore {
 /// Everything that runs.
 pub struct Running {
     doors: net::Open,
+    /// What receivers do by themselves.
+    works: JoinSet<()>,
+    stop_works: watch::Sender<bool>,
     graph: Graph,
     store: Option<OpenStore>,
     pub ledger: Ledger,
@@ -203,7 +203,8 @@ impl Running {
             started,
         };
 
-        let exporters = open_exporters(&plan.exporters, store.as_ref())?;
+        let mut doors = Doors::new();
+        let exporters = open_exporters(plan.exporters, store.as_ref(), &mut doors, &budget)?;
         let pipelines = plan
             .pipelines
             .into_iter()
@@ -234,10 +235,11 @@ impl Running {
         };
         let graph = Graph::start(parts).context("starting the pipelines")?;
 
-        let mut doors = Doors::new();
-        for receiver in &plan.receivers {
-            let counters = mount_receiver(receiver, &graph, &mut doors)?;
-            shown.receivers.push((receiver.name.clone(), counters));
+        let mut works = Vec::new();
+        for receiver in plan.receivers {
+            let mounted = mount_receiver(&receiver.name, receiver.settings, &graph, &mut doors)?;
+            shown.receivers.push((receiver.name, mounted.counters));
+            works.extend(mounted.work);
         }
         for extension in plan.extensions {
             match extension.settings {
@@ -246,9 +248,16 @@ impl Running {
             }
         }
         let doors = doors.open().await?;
+        let (stop_works, stop) = watch::channel(false);
+        let mut running_works = JoinSet::new();
+        for work in works {
+            running_works.spawn(work(stop.clone()));
+        }
         let replay = tokio::spawn(replayed(shown.journal, shown.ready));
         Ok(Self {
             doors,
+            works: running_works,
+            stop_works,
             graph,
             store,
             ledger,
@@ -264,9 +273,21 @@ impl Running {
     }
 
     /// Stops in the order of the flow: doors, pipelines, store.
-    pub async fn stop(self) -> Result<()> {
+    pub async fn stop(mut self) -> Result<()> {
         self.replay.abort();
-        let served = self.doors.shutdown(DOORS_GRACE).await;
+        // It fails only if no receiver is left that would hear it.
+        let _ = self.stop_works.send(true);
+        let ended = async { while self.works.join_next().await.is_some() {} };
+        let (served, ended) = tokio::join!(
+            self.doors.shutdown(DOORS_GRACE),
+            tokio::time::timeout(DOORS_GRACE, ended)
+        );
+        if ended.is_err() {
+            tracing::warn!(
+                "a receiver was still at work after {DOORS_GRACE:?}; it goes on from there after the next start"
+            );
+            self.works.abort_all();
+        }
         if !served {
             tracing::warn!("requests were still in flight after {DOORS_GRACE:?}; their senders will try again");
         }
@@ -334,11 +355,16 @@ fn open_journal(choice: &JournalChoice, directory: PathBuf) -> Result<Journal> {
     Ok(journal)
 }
 
-fn open_exporters(planned: &[Planned<ExporterSettings>], store: Option<&OpenStore>) -> Result<Vec<ExporterPart>> {
+fn open_exporters(
+    planned: Vec<Planned<ExporterSettings>>,
+    store: Option<&OpenStore>,
+    doors: &mut Doors,
+    budget: &Budget,
+) -> Result<Vec<ExporterPart>> {
     planned
-        .iter()
-        .map(|exporter| {
-            let (sink, sending) = match &exporter.settings {
+        .into_iter()
+        .map(|Planned { name, settings }| {
+            let (sink, sending) = match settings {
                 ExporterSettings::Store(_) => {
                     let store = store.context("the store is open when an exporter is")?;
                     (
@@ -346,44 +372,33 @@ fn open_exporters(planned: &[Planned<ExporterSettings>], store: Option<&OpenStor
                         Sending::local(),
                     )
                 }
-                ExporterSettings::Otlp(config) => (send_by(Otlp::new(config)?), config.sending()),
-                ExporterSettings::OtlpHttp(config) => (send_by(OtlpHttp::new(config)?), config.sending()),
-                ExporterSettings::Debug(config) => {
-                    let debug = Debug::new(&exporter.name, *config.clone(), Box::new(std::io::stderr()));
-                    (send_by(debug), Sending::local())
-                }
-                ExporterSettings::File(config) => {
-                    let file =
-                        File::open(*config.clone()).with_context(|| format!("opening exporter `{}`", exporter.name))?;
-                    (send_by(file), Sending::local())
+                ExporterSettings::Other(settings) => {
+                    let mut opening = Opening {
+                        name: &name,
+                        doors,
+                        budget,
+                    };
+                    settings
+                        .open(&mut opening)
+                        .map_err(|error| anyhow!("exporter `{name}`: {error}"))?
                 }
             };
-            Ok(ExporterPart {
-                name: exporter.name.clone(),
-                sink,
-                sending,
-            })
+            Ok(ExporterPart { name, sink, sending })
         })
         .collect()
 }
 
-fn send_by(exporter: impl Exporter) -> Sink {
-    Sink::Exporter(Arc::new(exporter))
-}
-
-fn mount_receiver(receiver: &Planned<ReceiverSettings>, graph: &Graph, doors: &mut Doors) -> Result<Arc<Counters>> {
+fn mount_receiver(name: &str, settings: ReceiverSettings, graph: &Graph, doors: &mut Doors) -> Result<Mounted> {
     let intake = graph
-        .intake(&receiver.name)
-        .ok_or_else(|| anyhow!("no pipeline takes from the receiver `{}`", receiver.name))?;
-    match &receiver.settings {
-        ReceiverSettings::Otlp(config) => {
-            let mounted = receivers::otlp::mount(config, intake, doors)?;
-            for warning in mounted.warnings {
-                tracing::warn!("{warning}");
-            }
-            Ok(mounted.counters)
-        }
+        .intake(name)
+        .ok_or_else(|| anyhow!("no pipeline takes from the receiver `{name}`"))?;
+    let mounted = settings
+        .mount(intake, doors)
+        .map_err(|error| anyhow!("receiver `{name}`: {error}"))?;
+    for warning in &mounted.warnings {
+        tracing::warn!("{warning}");
     }
+    Ok(mounted)
 }
 
 /// Waits until every reader has been given all that the journal holds, then says that answers are complete.

@@ -16,7 +16,7 @@ use pipeline::processors::memory_limiter::resident_bytes;
 use pipeline::{Budget, Ledger};
 use query::Querier;
 use query::rows::{DatabaseSettings, Rows};
-use receivers::otlp::Counters;
+use receivers::Counters;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use store::{Reader, Stats};

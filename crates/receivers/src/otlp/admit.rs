@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use super::answer::{Accepted, Kind, Refusal};
 use super::body::ReadError;
 use crate::inflate::{Coding, InflateError, inflate};
+use crate::settings::Counters;
 
 /// A request that inflates to more than this many bytes is worked on by a thread of its own: half a millisecond of work may
 /// delay the sockets of this thread, more may not.
@@ -43,17 +44,6 @@ pub(super) struct Arrived {
     pub(super) peer: Option<SocketAddr>,
     /// Bytes it may inflate to.
     pub(super) limit: usize,
-}
-
-/// What the receiver itself did to requests, beside what the ledger counts.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Texts that were not UTF-8 and had their bad bytes replaced.
-    pub repaired_text: AtomicU64,
-    /// Ids of the wrong length removed from items that are whole without them.
-    pub repaired_ids: AtomicU64,
-    /// Requests that were legal but not canonical, and were encoded anew.
-    pub rewritten: AtomicU64,
 }
 
 /// What both transports of one receiver share.

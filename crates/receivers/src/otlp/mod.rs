@@ -30,13 +30,13 @@ use model::Signal;
 use net::{At, Collision, DoorSettings, Doors, Mount, handler_fn};
 use pipeline::Intake;
 
-pub use admit::Counters;
 pub use config::{
     BadConfig, Config, DEFAULT_GRPC_ENDPOINT, DEFAULT_HTTP_ENDPOINT, DEFAULT_MAX_REQUEST_MIB, GrpcConfig, HttpConfig,
     Protocols, TlsConfig,
 };
 pub use cors::{BadHeaderName, CorsConfig};
 
+use crate::settings::{self, Counters};
 use admit::Core;
 use cors::Cors;
 use http::HttpDoor;
@@ -131,6 +131,17 @@ fn mount_with(config: &Config, intake: Intake, doors: &mut Doors, patience: Dura
         mounted.http = Some(who);
     }
     Ok(mounted)
+}
+
+impl settings::Settings for Config {
+    fn mount(self: Box<Self>, intake: Intake, doors: &mut Doors) -> Result<settings::Mounted, settings::MountError> {
+        let Mounted { counters, warnings, .. } = mount(&self, intake, doors)?;
+        Ok(settings::Mounted {
+            counters,
+            warnings,
+            work: None,
+        })
+    }
 }
 
 #[cfg(test)]

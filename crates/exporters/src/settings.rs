@@ -1,0 +1,62 @@
+//! Why: what every exporter's settings become when the process starts is one contract, so that a new exporter is its own file and one line in the table
+//! of the program.
+
+use std::error::Error;
+
+use net::Doors;
+use pipeline::sending::Sending;
+use pipeline::{Budget, Exporter, Sink};
+
+use crate::debug::Debug;
+use crate::file::File;
+use crate::otlp::Otlp;
+use crate::otlphttp::OtlpHttp;
+use crate::{debug, file, otlp, otlphttp};
+
+/// Why an exporter cannot be opened, in words for whoever wrote the configuration.
+pub type OpenError = Box<dyn Error + Send + Sync>;
+
+/// What an exporter may use of the process.
+pub struct Opening<'a> {
+    /// Its name in the configuration, `otlp` or `otlp/backend`.
+    pub name: &'a str,
+    /// For exporters that are asked rather than asking; the doors open later, all at once.
+    pub doors: &'a mut Doors,
+    /// Memory of the process; what an exporter keeps is taken from a child of it.
+    pub budget: &'a Budget,
+}
+
+/// Settings that have been read and checked.
+pub trait Settings: Send {
+    /// Reads certificates and opens files; connects with the first request.
+    fn open(self: Box<Self>, opening: &mut Opening<'_>) -> Result<(Sink, Sending), OpenError>;
+}
+
+fn sink(exporter: impl Exporter) -> Sink {
+    Sink::Exporter(std::sync::Arc::new(exporter))
+}
+
+impl Settings for otlp::Config {
+    fn open(self: Box<Self>, _: &mut Opening<'_>) -> Result<(Sink, Sending), OpenError> {
+        Ok((sink(Otlp::new(&self)?), self.sending()))
+    }
+}
+
+impl Settings for otlphttp::Config {
+    fn open(self: Box<Self>, _: &mut Opening<'_>) -> Result<(Sink, Sending), OpenError> {
+        Ok((sink(OtlpHttp::new(&self)?), self.sending()))
+    }
+}
+
+impl Settings for debug::Config {
+    fn open(self: Box<Self>, opening: &mut Opening<'_>) -> Result<(Sink, Sending), OpenError> {
+        let debug = Debug::new(opening.name, *self, Box::new(std::io::stderr()));
+        Ok((sink(debug), Sending::local()))
+    }
+}
+
+impl Settings for file::Config {
+    fn open(self: Box<Self>, _: &mut Opening<'_>) -> Result<(Sink, Sending), OpenError> {
+        Ok((sink(File::open(*self)?), Sending::local()))
+    }
+}

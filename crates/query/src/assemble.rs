@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use model::TraceId;
 use model::record::{Attributes, LogRecord, SpanRecord, Value, attribute};
+use store::{DAY_NANOS, Dataset, Removal, Rule};
 
 use crate::fields::{self, service_name};
 use crate::instant::{duration_text, rfc3339};
@@ -55,6 +56,8 @@ pub struct Material {
     pub rows_error: Option<String>,
     /// When the oldest row with this id was written, where a table has such a column.
     pub rows_since_unix_nano: Option<u64>,
+    /// What retention is known to have removed of it; only looked for where there is no span.
+    pub removed: Vec<Removal>,
 }
 
 /// What is known about how far back the data goes.
@@ -76,6 +79,7 @@ pub fn story(id: TraceId, wanted: Wanted, material: Material, reach: Reach) -> S
         rows,
         rows_error,
         rows_since_unix_nano,
+        removed,
     } = material;
     logs.sort_by_key(log_time);
     let tree = Tree::build(&spans);
@@ -87,7 +91,17 @@ pub fn story(id: TraceId, wanted: Wanted, material: Material, reach: Reach) -> S
         .unwrap_or(0);
     let (errors, _) = faults::faults(&spans, &tree, &logs, start);
     let ai = ai::calls(&spans, &tree);
-    let (status, explanation) = judge(&spans, &tree, &logs, &rows, rows_since_unix_nano, reach);
+    let (status, explanation) = judge(
+        &spans,
+        &tree,
+        &logs,
+        &rows,
+        &Past {
+            rows_since_unix_nano,
+            removed: &removed,
+        },
+        reach,
+    );
     let (trace, spans_cut) = trace(spans, &tree, wanted, start);
     let logs_cut = logs.len().saturating_sub(MAX_LOGS);
     logs.truncate(MAX_LOGS);
@@ -316,13 +330,21 @@ pub fn span(record: SpanRecord, place: Place, detail: Detail, start: u64) -> Spa
     }
 }
 
+/// The two witnesses of a trace that is here no longer.
+struct Past<'a> {
+    /// The services' own databases.
+    rows_since_unix_nano: Option<u64>,
+    /// The store's note of what it removed.
+    removed: &'a [Removal],
+}
+
 /// The status and the sentence that explains it.
 fn judge(
     spans: &[SpanRecord],
     tree: &Tree,
     logs: &[LogRecord],
     rows: &[TableRows],
-    rows_since: Option<u64>,
+    past: &Past<'_>,
     reach: Reach,
 ) -> (Status, String) {
     let logs_text = count(logs.len(), "log line");
@@ -336,6 +358,15 @@ fn judge(
                 format!("{logs_text}, no span: the trace was not sampled, so its services sent only their logs.");
             (Status::NotSampled, text)
         } else {
+            let spans_removed: Vec<Removal> = past
+                .removed
+                .iter()
+                .filter(|r| r.dataset == Dataset::Traces)
+                .copied()
+                .collect();
+            if let Some(told) = removal_text(&spans_removed) {
+                return (Status::Partial, format!("{logs_text}, but no span: {told}."));
+            }
             let last = logs.iter().map(log_time).max().unwrap_or(0);
             let why = if reach.now_unix_nano.saturating_sub(last) < ARRIVING_NS {
                 "its spans may still be arriving"
@@ -353,7 +384,10 @@ fn judge(
     } else {
         String::new()
     };
-    match (rows_since, reach.horizon_unix_nano) {
+    if let Some(told) = removal_text(past.removed) {
+        return (Status::Expired, format!("It was here: {told}.{rows_text}"));
+    }
+    match (past.rows_since_unix_nano, reach.horizon_unix_nano) {
         (Some(since), Some(horizon)) if since < horizon => {
             let text = format!(
                 "Its database rows are from {}, but spans and logs are kept only since {}{}.",
@@ -422,18 +456,54 @@ fn judge_spans(spans: &[SpanRecord], tree: &Tree, logs: &str, reach: Reach) -> (
     (Status::Partial, format!("{what}, but {missing}: {why}."))
 }
 
+/// `its spans and log lines of 2026-11-12 were removed by retention, which kept 7 days`; nothing where nothing was removed.
+fn removal_text(removed: &[Removal]) -> Option<String> {
+    let newest = removed.iter().max_by_key(|r| r.day)?;
+    let of = |dataset| removed.iter().any(|r| r.dataset == dataset);
+    let what = match (of(Dataset::Traces), of(Dataset::Logs)) {
+        (true, true) => "spans and log lines",
+        (true, false) => "spans",
+        _ => "log lines",
+    };
+    let oldest = removed.iter().map(|r| r.day).min().unwrap_or(newest.day);
+    let days = if oldest == newest.day {
+        newest.day.folder()
+    } else {
+        format!("{} to {}", oldest.folder(), newest.day.folder())
+    };
+    let kept = match newest.rule {
+        Rule::Age(age) => age_text(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX)),
+        Rule::Bytes(bytes) => format!("at most {} of {}", size_text(bytes), newest.dataset.as_str()),
+    };
+    Some(format!(
+        "its {what} of {days} were removed by retention, which kept {kept}"
+    ))
+}
+
 fn retention(reach: Reach) -> String {
-    reach.retention_ns.map_or(String::new(), |ns| {
-        let days = ns / (24 * 3_600_000_000_000);
-        format!(
-            " (retention is {})",
-            if days > 0 {
-                count(days as usize, "day")
-            } else {
-                duration_text(ns)
-            }
-        )
-    })
+    reach
+        .retention_ns
+        .map_or(String::new(), |ns| format!(" (retention is {})", age_text(ns)))
+}
+
+/// Whole days where there are some, as retention is configured.
+fn age_text(ns: u64) -> String {
+    match ns / DAY_NANOS {
+        0 => duration_text(ns),
+        days => count(days as usize, "day"),
+    }
+}
+
+/// `20 GiB`, as sizes are configured.
+fn size_text(bytes: u64) -> String {
+    let mut size = bytes as f64;
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if size < 1024.0 {
+            return format!("{} {unit}", (size * 10.0).round() / 10.0);
+        }
+        size /= 1024.0;
+    }
+    format!("{} TiB", (size * 10.0).round() / 10.0)
 }
 
 fn count(n: usize, noun: &str) -> String {

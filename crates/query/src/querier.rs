@@ -107,10 +107,17 @@ impl Querier {
             let reader = question.reader;
             let spans = reader.trace(id)?;
             question.deadline.check()?;
-            Ok((spans, reader.logs_of_trace(id)?, horizon(reader)))
+            let logs = reader.logs_of_trace(id)?;
+            question.deadline.check()?;
+            let removed = if spans.is_empty() {
+                reader.removed(id)
+            } else {
+                Vec::new()
+            };
+            Ok((spans, logs, removed, horizon(reader)))
         });
         let (rows, material) = tokio::join!(rows, material);
-        let (spans, logs, horizon_unix_nano) = material?;
+        let (spans, logs, removed, horizon_unix_nano) = material?;
         let reach = Reach {
             now_unix_nano: now_unix_nano(),
             horizon_unix_nano,
@@ -124,6 +131,7 @@ impl Querier {
             rows: rows.tables,
             rows_error: rows.error,
             rows_since_unix_nano: rows.since_unix_nano,
+            removed,
             ..Material::default()
         };
         self.gate

@@ -38,7 +38,7 @@ pub enum Status {
     Partial,
     /// Logs or rows exist and say that the trace was not sampled.
     NotSampled,
-    /// It is known that the id existed before the retention horizon.
+    /// It was here and retention removed it: the store noted so, or its database rows are older than what is kept.
     Expired,
     /// Nothing here has this id.
     Unknown,

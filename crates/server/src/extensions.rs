@@ -184,6 +184,9 @@ fn mended(counters: &Counters) -> Value {
     })
 }
 
+/// Damaged files that the status names; `trackline store check` names all.
+const DAMAGE_SHOWN: usize = 20;
+
 fn store_status(stats: &Stats) -> Value {
     let dataset = |stats: &store::DatasetStats| {
         json!({
@@ -197,11 +200,25 @@ fn store_status(stats: &Stats) -> Value {
             "newest_unix_nano": stats.newest_unix_nano.map(|at| at.to_string()),
         })
     };
+    let is_part = |q: &&store::Quarantined| q.path.extension().is_some_and(|e| e == "parquet");
+    let damage: Vec<Value> = stats
+        .quarantined
+        .iter()
+        .take(DAMAGE_SHOWN)
+        .map(|q| json!({ "path": q.path.display().to_string(), "reason": q.reason }))
+        .collect();
     json!({
         "traces": dataset(&stats.traces),
         "logs": dataset(&stats.logs),
         "fresh_rows": stats.traces.fresh_rows + stats.logs.fresh_rows,
-        "quarantined_parts": stats.quarantined.len(),
+        "removed_traces": {
+            "files": stats.removed.files,
+            "bytes": stats.removed.bytes,
+            "parts_without_note": stats.removed.parts_without_note,
+        },
+        "quarantined_parts": stats.quarantined.iter().filter(is_part).count(),
+        "damaged_files": stats.quarantined.len(),
+        "damage": damage,
     })
 }
 

@@ -9,6 +9,7 @@ use crate::catalog::PartEntry;
 use crate::disk::{Disk, RealDisk};
 use crate::error::{OpenError, ReadError};
 use crate::part::OpenPart;
+use crate::removed;
 use crate::store::{load_catalog, names_format};
 
 /// One thing that is not as it should be.
@@ -29,6 +30,8 @@ pub struct Report {
     pub rows: u64,
     /// Bytes of their files.
     pub bytes: u64,
+    /// Files that say which traces retention removed.
+    pub removed_lists: u64,
     /// What is damaged or missing.
     pub problems: Vec<Problem>,
     /// Files that no commit names. Harmless: the next open removes them; a store at work may be writing them now.
@@ -57,6 +60,11 @@ pub fn check_on(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Report, OpenError> {
             });
         }
     }
+    let (lists, damaged) = removed::check(&**disk, dir);
+    report.removed_lists = lists;
+    report
+        .problems
+        .extend(damaged.into_iter().map(|(path, what)| Problem { path, what }));
     let named: HashSet<PathBuf> = catalog.state().parts.values().map(|p| p.path(dir)).collect();
     for dataset in Dataset::ALL {
         for place in ["open", "sealed"] {

@@ -29,6 +29,7 @@ mod part;
 mod part_writer;
 mod ranges;
 mod reader;
+mod removed;
 pub mod rows;
 mod scan;
 mod scanner;
@@ -49,11 +50,12 @@ pub use error::{AppendError, FlushError, OpenError, ReadError};
 pub use filter::{Field, Filter, Op};
 pub use ranges::{Covered, Ranges};
 pub use reader::{DatasetStats, Reader, Stats};
+pub use removed::{Removal, RemovedStats, Rule};
 pub use scan::{Columns, Scan};
 pub use scanner::Scanner;
 pub use settings::{
-    APPEND_WAIT, Clock, FLUSH_AFTER, FLUSH_BYTES, FLUSH_ROWS, MEMORY_BYTES, RETENTION_AGE, Retention, SEAL_AFTER,
-    Settings, Upkeep,
+    APPEND_WAIT, Clock, FLUSH_AFTER, FLUSH_BYTES, FLUSH_ROWS, MEMORY_BYTES, REMEMBERED_AGE, REMEMBERED_BYTES,
+    RETENTION_AGE, Retention, SEAL_AFTER, Settings, Upkeep,
 };
 pub use snapshot::Quarantined;
 pub use store::{FORMAT, Store};

@@ -12,6 +12,7 @@ use crate::block::{At, Block, Values};
 use crate::column::fixed;
 use crate::error::ReadError;
 use crate::frame::Frame;
+use crate::removed::{Removal, RemovedStats};
 use crate::scanner::Scanner;
 use crate::snapshot::{Part, Quarantined, Shared, Snapshot};
 use crate::{Dataset, Scan, rows};
@@ -52,7 +53,9 @@ pub struct Stats {
     pub traces: DatasetStats,
     /// Log records.
     pub logs: DatasetStats,
-    /// Parts that are damaged or gone, with the reason.
+    /// What is remembered of traces that retention removed.
+    pub removed: RemovedStats,
+    /// Files that are damaged or gone, with the reason.
     pub quarantined: Vec<Quarantined>,
 }
 
@@ -83,6 +86,14 @@ impl Reader {
             time => time,
         });
         Ok(records)
+    }
+
+    /// What retention has removed of a trace: which days of which dataset, and by which rule, as far back as is remembered. Rows that are still here
+    /// say nothing of it, and the other way round: a trace may be here and removed in parts.
+    pub fn removed(&self, id: TraceId) -> Vec<Removal> {
+        self.shared
+            .removed
+            .find(&id, &mut |path, reason| self.shared.report(path, reason))
     }
 
     fn rows_of_trace(&self, dataset: Dataset, id: TraceId) -> Result<Vec<Frame>, ReadError> {
@@ -187,6 +198,7 @@ impl Reader {
         Stats {
             traces: self.dataset_stats(&snapshot, Dataset::Traces),
             logs: self.dataset_stats(&snapshot, Dataset::Logs),
+            removed: self.shared.removed.stats(),
             quarantined: self.shared.quarantined(),
         }
     }

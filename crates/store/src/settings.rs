@@ -20,6 +20,11 @@ pub const SEAL_AFTER: Duration = Duration::from_secs(6 * 3600);
 /// How long traces and logs are kept unless the configuration says otherwise.
 pub const RETENTION_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// How long after a day a trace of it is still known to have been removed.
+pub const REMEMBERED_AGE: Duration = Duration::from_secs(90 * 24 * 3600);
+/// What that may take on disk: the fingerprints of about sixty million traces.
+pub const REMEMBERED_BYTES: u64 = 256 << 20;
+
 /// How long and how much of one dataset is kept. Whole parts go, oldest day first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
@@ -80,6 +85,8 @@ pub struct Settings {
     pub traces: Retention,
     /// Retention of log records.
     pub logs: Retention,
+    /// How long and in how many bytes it is remembered which traces retention removed; the oldest days are forgotten first.
+    pub remembered: Retention,
     /// Rows of a dataset in memory before a flush.
     pub flush_rows: u64,
     /// Bytes of a dataset in memory before a flush.
@@ -105,6 +112,10 @@ impl Default for Settings {
         Self {
             traces: Retention::default(),
             logs: Retention::default(),
+            remembered: Retention {
+                age: REMEMBERED_AGE,
+                bytes: Some(REMEMBERED_BYTES),
+            },
             flush_rows: FLUSH_ROWS,
             flush_bytes: FLUSH_BYTES,
             flush_after: FLUSH_AFTER,

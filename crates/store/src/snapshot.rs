@@ -11,6 +11,7 @@ use crate::catalog::PartEntry;
 use crate::disk::Disk;
 use crate::error::ReadError;
 use crate::part::OpenPart;
+use crate::removed::Removed;
 use crate::settings::Settings;
 
 /// Memory of opened parts' directories: those of about a hundred million rows.
@@ -122,12 +123,14 @@ pub struct Shared {
     current: RwLock<Arc<Snapshot>>,
     open: Mutex<OpenParts>,
     quarantined: Mutex<Vec<Quarantined>>,
+    pub removed: Removed,
     pub fresh_bytes: AtomicU64,
 }
 
 impl Shared {
     pub fn new(dir: PathBuf, settings: Settings, snapshot: Snapshot) -> Shared {
         Shared {
+            removed: Removed::open(Arc::clone(&settings.disk), &dir),
             dir,
             settings,
             current: RwLock::new(Arc::new(snapshot)),

@@ -5,9 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use model::TraceId;
+
 use crate::catalog::{Commit, Names, PartEntry};
+use crate::column::fixed;
 use crate::error::{FlushError, ReadError};
 use crate::merge::{MergeError, merge_parts, merged_names};
+use crate::removed::{Note, Removal, Rule};
 use crate::snapshot::{Part, lock};
 use crate::writer::{Core, failed};
 use crate::{Dataset, Day};
@@ -32,6 +36,10 @@ const SEAL_LATEST_NANOS: u64 = 24 * 3600 * 1_000_000_000;
 impl Core {
     pub fn maintain(&self) -> Result<(), FlushError> {
         let _one = lock(&self.merging);
+        let settings = &self.shared.settings;
+        self.shared
+            .removed
+            .forget(settings.remembered, settings.clock.now_unix_nano());
         for dataset in Dataset::ALL {
             self.retain(dataset)?;
             while let Some(parts) = self.pick(dataset) {
@@ -54,31 +62,40 @@ impl Core {
         snapshot.parts_of(dataset).filter(|p| !p.is_bad()).cloned().collect()
     }
 
-    /// Removes whole parts: those too old, then the oldest while there are too many bytes.
+    /// Removes whole parts: those too old, then the oldest while there are too many bytes. Which traces they held is noted first.
     fn retain(&self, dataset: Dataset) -> Result<(), FlushError> {
         let retention = self.shared.settings.retention(dataset);
         let now = self.shared.settings.clock.now_unix_nano();
         let age = u64::try_from(retention.age.as_nanos()).unwrap_or(u64::MAX);
         let cutoff = now.saturating_sub(age);
-        let snapshot = self.shared.snapshot();
-        let mut parts: Vec<&PartEntry> = snapshot.parts_of(dataset).map(|p| &p.entry).collect();
-        parts.sort_by_key(|p| newest(p));
-        let mut bytes: u64 = parts.iter().map(|p| p.bytes).sum();
+        let mut parts: Vec<Arc<Part>> = self.shared.snapshot().parts_of(dataset).cloned().collect();
+        parts.sort_by_key(|p| newest(&p.entry));
+        let mut bytes: u64 = parts.iter().map(|p| p.entry.bytes).sum();
+        let mut going: BTreeMap<(Day, Rule), Vec<Arc<Part>>> = BTreeMap::new();
         let mut removed = Vec::new();
         let mut horizon = 0;
         for part in parts {
-            let too_old = newest(part) < cutoff;
-            let too_much = retention.bytes.is_some_and(|bound| bytes > bound);
-            if !too_old && !too_much {
-                break;
-            }
-            horizon = horizon.max(if too_old { cutoff } else { newest(part) + 1 });
-            bytes -= part.bytes;
-            removed.push(part.id);
+            let too_old = newest(&part.entry) < cutoff;
+            let rule = match retention.bytes {
+                _ if too_old => Rule::Age(retention.age),
+                Some(bound) if bytes > bound => Rule::Bytes(bound),
+                _ => break,
+            };
+            horizon = horizon.max(if too_old { cutoff } else { newest(&part.entry) + 1 });
+            bytes -= part.entry.bytes;
+            removed.push(part.entry.id);
+            going.entry((part.entry.day, rule)).or_default().push(part);
         }
-        drop(snapshot);
         if removed.is_empty() {
             return Ok(());
+        }
+        let mut lost = 0;
+        for ((day, rule), parts) in going {
+            match self.note_traces(Removal { dataset, day, rule }, &parts) {
+                Some(without_note) => lost += without_note,
+                // The store closes; the next start begins again.
+                None => return Ok(()),
+            }
         }
         tracing::info!(
             dataset = dataset.as_str(),
@@ -86,10 +103,67 @@ impl Core {
             "retention removes parts"
         );
         self.replace(Commit {
-            removed,
+            removed: removed.clone(),
             horizon: vec![(dataset, horizon)],
             ..Commit::default()
-        })
+        })?;
+        self.shared.removed.committed(&removed, lost);
+        Ok(())
+    }
+
+    /// Notes the traces of parts that are about to go. Returns how many parts will go without a note: retention frees a full disk, so that nothing here
+    /// may stop it. `None` if the store closes.
+    fn note_traces(&self, removal: Removal, parts: &[Arc<Part>]) -> Option<u64> {
+        let known = &self.shared.removed;
+        let fresh: Vec<&Arc<Part>> = parts.iter().filter(|p| !known.is_noted(p.entry.id)).collect();
+        let mut note = known.note(removal);
+        let mut unread = 0;
+        for part in &fresh {
+            match self.note_part(&mut note, part) {
+                Ok(()) => {}
+                Err(NoteError::Stopped) => return None,
+                Err(NoteError::Read(error)) => {
+                    tracing::warn!(%error, "some traces of a part will not be remembered as removed");
+                    unread += 1;
+                }
+                Err(NoteError::Write(error)) => {
+                    tracing::warn!(%error, "cannot note which traces retention removes");
+                    return Some(fresh.len() as u64);
+                }
+            }
+        }
+        if let Err(error) = note.finish() {
+            tracing::warn!(%error, "cannot note which traces retention removes");
+            return Some(fresh.len() as u64);
+        }
+        for part in fresh {
+            known.set_noted(part.entry.id);
+        }
+        Some(unread)
+    }
+
+    fn note_part(&self, note: &mut Note<'_>, part: &Part) -> Result<(), NoteError> {
+        let opened = self.shared.open_part(part).map_err(NoteError::Read)?;
+        let Some(column) = opened
+            .directory
+            .column(part.entry.dataset.fixed()[fixed::TRACE_ID].name)
+        else {
+            return Ok(());
+        };
+        for (index, group) in opened.directory.groups.iter().enumerate() {
+            if self.stopped() {
+                return Err(NoteError::Stopped);
+            }
+            let ids = opened
+                .column(index, column, 0..group.rows as usize)
+                .map_err(NoteError::Read)?;
+            for row in 0..group.rows as usize {
+                if let Some(id) = ids.id(row).and_then(|id| id.try_into().ok()) {
+                    note.push(&TraceId(id)).map_err(NoteError::Write)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Parts of one day that are worth merging now.
@@ -220,6 +294,13 @@ impl Core {
         }
         committed
     }
+}
+
+/// Why a part's traces were not noted.
+enum NoteError {
+    Stopped,
+    Read(ReadError),
+    Write(std::io::Error),
 }
 
 /// The newest instant that a part counts as, for retention: its newest row, but no other day than its own.

@@ -65,7 +65,7 @@ pub struct StoreArgs {
 
 #[derive(clap::Subcommand, Clone, Copy, Debug)]
 enum StoreQuestion {
-    /// Read every page and index of every part and report damage (exit code 1 if there is some)
+    /// Read the catalog, every page and index of every part and the lists of removed traces, and report damage (exit code 1 if there is some)
     Check,
 }
 
@@ -280,11 +280,12 @@ fn draw_check(check: &Check, terminal: &Terminal) -> String {
 
 fn draw_report(report: &Report, directory: &Path, terminal: &Terminal) -> String {
     let mut out = format!(
-        "{}  {} parts, {} rows, {}\n",
+        "{}  {} parts, {} rows, {}, {} lists of removed traces\n",
         terminal.ink(Ink::Bold, &directory.display().to_string()),
         grouped(report.parts),
         grouped(report.rows),
         bytes_text(report.bytes),
+        grouped(report.removed_lists),
     );
     for problem in report.problems.iter().take(PROBLEMS_SHOWN) {
         let text = format!("{}: {}\n", problem.path.display(), terminal.clean(&problem.what));

@@ -111,7 +111,8 @@ fn now() -> u64 {
         .as_nanos() as u64
 }
 
-fn spans(number: u64) -> Vec<u8> {
+/// One request's spans; the number is the trace id.
+pub fn spans(number: u64) -> Vec<u8> {
     let start = now();
     let spans = (1..=SPANS_A_REQUEST).map(|at| Span {
         trace_id: u128::from(number).to_be_bytes().to_vec(),
@@ -138,7 +139,8 @@ fn spans(number: u64) -> Vec<u8> {
     ExportTraceServiceRequest { resource_spans }.encode_to_vec()
 }
 
-fn logs(number: u64) -> Vec<u8> {
+/// One request's log records.
+pub fn logs(number: u64) -> Vec<u8> {
     let records = (1..=LOGS_A_REQUEST).map(|at| LogRecord {
         time_unix_nano: now(),
         severity_number: 9,

@@ -2,5 +2,6 @@
 
 mod clients;
 mod command_line;
+mod expired;
 mod kill;
 mod running;

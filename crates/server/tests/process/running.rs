@@ -48,23 +48,39 @@ pub struct Server {
 impl Server {
     /// Starts `trackline serve` on a data directory and waits until it answers questions.
     pub fn start(directory: &Path, ports: Ports) -> Self {
-        let server = Self::spawn(directory, ports);
+        Self::spawn(directory, ports).answering()
+    }
+
+    /// The same with a configuration of its own, which names the ports.
+    pub fn start_with(directory: &Path, ports: Ports, config: &Path) -> Self {
+        let mut command = Self::command(directory);
+        command.arg("--config").arg(config);
+        let child = command.spawn().expect("the binary starts");
+        Self { child, ports }.answering()
+    }
+
+    fn answering(self) -> Self {
         let deadline = Instant::now() + READY_WITHIN;
-        while !matches!(get(ports.query, "/api/trackline/v1/services"), Some((200, _))) {
+        while !matches!(get(self.ports.query, "/api/trackline/v1/services"), Some((200, _))) {
             assert!(
                 Instant::now() < deadline,
                 "the server was not ready within {READY_WITHIN:?}"
             );
             std::thread::sleep(POLL);
         }
-        server
+        self
+    }
+
+    fn command(directory: &Path) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trackline"));
+        command.args(["serve", "--data-dir"]).arg(directory);
+        command.stdout(Stdio::null()).stderr(Stdio::inherit());
+        command
     }
 
     /// As `start`, without waiting.
     pub fn spawn(directory: &Path, ports: Ports) -> Self {
-        let child = Command::new(env!("CARGO_BIN_EXE_trackline"))
-            .args(["serve", "--data-dir"])
-            .arg(directory)
+        let child = Self::command(directory)
             .arg("--otlp-grpc")
             .arg(format!("127.0.0.1:{}", ports.grpc))
             .arg("--otlp-http")
@@ -73,8 +89,6 @@ impl Server {
             .arg(format!("127.0.0.1:{}", ports.query))
             .arg("--health")
             .arg(format!("127.0.0.1:{}", ports.health))
-            .stdout(Stdio::null())
-            .stderr(Stdio::inherit())
             .spawn()
             .expect("the binary starts");
         Self { child, ports }

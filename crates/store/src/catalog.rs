@@ -1,6 +1,9 @@
 //! The catalog: numbered commits that name parts and journal ranges together, and now and then a checkpoint. See `docs/format/catalog.md`.
+//!
+//! Each file is written twice, in two folders. The copy first, then the one whose name makes the commit: whatever one of them lost is in the other, and a
+//! copy that is alone is a commit whose outcome nobody heard, which may stand as well as not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -190,135 +193,313 @@ pub enum LoadError {
     Newer(u32),
 }
 
-/// The log of commits in a directory.
+/// A catalog file that does not hold what it should, while the store goes on without it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    pub path: PathBuf,
+    pub what: String,
+}
+
+/// The first and the second place of each file.
+const FOLDERS: [&str; 2] = ["catalog", "catalog-copy"];
+/// The system's number for a disk that cannot read what it holds: damage as any other.
+const EIO: i32 = 5;
+/// What a damaged file is called once it is kept aside.
+const DAMAGED: &str = "damaged";
+/// What to do when nothing here can tell what a commit said.
+pub(crate) const REMEDY: &str = "put either of them back from a backup; without one, move the store's directory away and start with an empty one: \
+                      its parts are Parquet files and stay readable";
+
+/// One of the two files of a number, as it was found.
+enum Found {
+    Whole(Vec<u8>),
+    Missing,
+    Bad(String),
+    /// It says that a newer version wrote it: so it is, unless its other copy knows better.
+    Newer(u32),
+}
+
+/// The log of commits of a store.
 pub struct Catalog {
-    dir: PathBuf,
+    /// The two folders, each the other's copy.
+    dirs: [PathBuf; 2],
     disk: Arc<dyn Disk>,
     /// Number of the next commit. A failed commit does not take it: the next attempt replaces the same file, so that of an attempt whose
     /// fate is unknown and the one that followed it only one can ever be read.
     next: u64,
     state: State,
     checkpointed: u64,
+    /// Files that the load did without.
+    damage: Vec<Damage>,
+    /// The first of the newest commits that cannot be read in either place.
+    lost: Option<u64>,
+    /// The two places differ, be it by damage or by a crash between them.
+    uneven: bool,
 }
 
 impl Catalog {
-    /// Reads the newest checkpoint and the commits after it.
-    pub fn load(disk: Arc<dyn Disk>, dir: &Path) -> Result<Catalog, LoadError> {
-        let failed = |doing, path: &Path| {
-            let path = path.to_owned();
-            move |source| LoadError::Io(CatalogError { doing, path, source })
-        };
-        let names = disk.list(dir).map_err(failed("list", dir))?;
-        let mut commits: Vec<u64> = Vec::new();
-        let mut checkpoints: Vec<u64> = Vec::new();
-        for entry in &names {
-            match entry.name.split_once('.') {
-                Some((number, kind)) if number.len() == 16 => match (u64::from_str_radix(number, 16), kind) {
-                    (Ok(number), COMMIT) => commits.push(number),
-                    (Ok(number), CHECKPOINT) => checkpoints.push(number),
-                    _ => {}
-                },
-                _ => {}
-            }
+    /// Whether a store's directory has the catalog's folder, or its copy.
+    pub fn is_there(names: &[crate::disk::Entry]) -> bool {
+        names.iter().any(|e| e.is_dir && FOLDERS.contains(&e.name.as_str()))
+    }
+
+    /// Makes the catalog's folders.
+    pub fn create(disk: &dyn Disk, store: &Path) -> Result<(), CatalogError> {
+        for folder in FOLDERS {
+            let path = store.join(folder);
+            disk.create_dir_all(&path).map_err(|source| CatalogError {
+                doing: "create",
+                path,
+                source,
+            })?;
         }
-        commits.sort_unstable();
+        disk.sync_dir(store).map_err(|source| CatalogError {
+            doing: "sync",
+            path: store.to_owned(),
+            source,
+        })
+    }
+
+    /// Reads the newest checkpoint and the commits after it, each from whichever place still has it. Changes nothing.
+    pub fn load(disk: Arc<dyn Disk>, store: &Path) -> Result<Catalog, LoadError> {
         let mut catalog = Catalog {
-            dir: dir.to_owned(),
+            dirs: FOLDERS.map(|folder| store.join(folder)),
             disk,
             next: 1,
             state: State::default(),
             checkpointed: 0,
+            damage: Vec::new(),
+            lost: None,
+            uneven: false,
         };
-        if let Some(&number) = checkpoints.iter().max() {
-            let path = catalog.path(number, CHECKPOINT);
-            let checkpoint: Checkpoint = catalog.read(&path)?;
-            catalog.state.apply(&checkpoint.state);
-            catalog.state.next_part = checkpoint.next_part;
-            catalog.next = number + 1;
-            catalog.checkpointed = number;
-        }
-        for number in commits {
-            if number < catalog.next {
-                continue;
+        let [commits, checkpoints] = [catalog.numbers(COMMIT)?, catalog.numbers(CHECKPOINT)?];
+        let newest = commits.last().max(checkpoints.last()).copied().unwrap_or(0);
+        // Of the checkpoints all but the newest were left by a crash while it was written.
+        for &number in checkpoints.iter().rev() {
+            if let Some(checkpoint) = catalog.read::<Checkpoint>(number, CHECKPOINT, newest)? {
+                catalog.state.apply(&checkpoint.state);
+                catalog.state.next_part = checkpoint.next_part;
+                catalog.next = number + 1;
+                catalog.checkpointed = number;
+                break;
             }
-            let path = catalog.path(number, COMMIT);
+        }
+        for &number in commits.range(catalog.next..) {
             if number > catalog.next {
+                break;
+            }
+            match catalog.read::<Commit>(number, COMMIT, newest)? {
+                Some(commit) => catalog.state.apply(&commit),
+                None => break,
+            }
+            catalog.next = number + 1;
+        }
+        catalog.judge_rest(&commits, &checkpoints)?;
+        Ok(catalog)
+    }
+
+    /// What lies beyond the last commit that could be read is nothing, or commits that nobody can read; everything else is a hole in the middle.
+    fn judge_rest(&mut self, commits: &BTreeSet<u64>, checkpoints: &BTreeSet<u64>) -> Result<(), LoadError> {
+        let beyond: Vec<u64> = commits.range(self.next..).copied().collect();
+        let path = self.path(0, self.next, COMMIT);
+        if let Some(&number) = checkpoints.range(self.next..).next_back() {
+            return Err(LoadError::Damaged {
+                path: self.path(0, number, CHECKPOINT),
+                what: format!("{}{REMEDY}", self.said_of(number)),
+            });
+        }
+        let Some(&last) = beyond.last() else { return Ok(()) };
+        if beyond.first() != Some(&self.next) {
+            return Err(LoadError::Damaged {
+                path,
+                what: format!(
+                    "it is missing, and so is its copy, while {} is there; {REMEDY}",
+                    self.path(0, last, COMMIT).display()
+                ),
+            });
+        }
+        for number in &beyond[1..] {
+            if self.read::<Commit>(*number, COMMIT, last)?.is_some() {
                 return Err(LoadError::Damaged {
-                    path: catalog.path(catalog.next, COMMIT),
-                    what: format!("it is missing, while {} is there", path.display()),
+                    path,
+                    what: format!(
+                        "{}{} is readable and was made on top of it; {REMEDY}",
+                        self.said_of(self.next),
+                        self.path(0, *number, COMMIT).display()
+                    ),
                 });
             }
-            let commit: Commit = catalog.read(&path)?;
-            catalog.state.apply(&commit);
-            catalog.next = number + 1;
         }
-        Ok(catalog)
+        self.lost = Some(self.next);
+        Ok(())
+    }
+
+    fn said_of(&self, number: u64) -> String {
+        let name = format!("{number:016x}.");
+        self.damage
+            .iter()
+            .filter(|d| {
+                d.path
+                    .file_name()
+                    .is_some_and(|n| n.to_string_lossy().starts_with(&name))
+            })
+            .map(|d| format!("{}: {}; ", d.path.display(), d.what))
+            .collect()
+    }
+
+    /// Numbers of the files of a kind in either place.
+    fn numbers(&self, kind: &str) -> Result<BTreeSet<u64>, LoadError> {
+        let mut numbers = BTreeSet::new();
+        for dir in &self.dirs {
+            let names = self.disk.list(dir).map_err(|source| {
+                LoadError::Io(CatalogError {
+                    doing: "list",
+                    path: dir.clone(),
+                    source,
+                })
+            })?;
+            numbers.extend(names.iter().filter_map(|entry| number_of(&entry.name, kind)));
+        }
+        Ok(numbers)
     }
 
     pub fn state(&self) -> &State {
         &self.state
     }
 
-    fn path(&self, number: u64, kind: &str) -> PathBuf {
-        self.dir.join(format!("{number:016x}.{kind}"))
+    /// What the load did without, for the log, the status and the check.
+    pub fn damage(&self) -> &[Damage] {
+        &self.damage
     }
 
-    fn read<T: for<'a> Deserialize<'a>>(&self, path: &Path) -> Result<T, LoadError> {
-        let bytes = self.disk.read(path).map_err(|source| {
-            LoadError::Io(CatalogError {
-                doing: "read",
-                path: path.to_owned(),
-                source,
-            })
-        })?;
-        let damaged = |what: &str| LoadError::Damaged {
-            path: path.to_owned(),
-            what: what.to_owned(),
+    /// The first of the newest commits that cannot be read in either place, if there is one: parts that no other commit names may be its.
+    pub fn lost(&self) -> Option<u64> {
+        self.lost
+    }
+
+    /// No part will get this number.
+    pub fn skip_part(&mut self, id: u64) {
+        self.state.next_part = self.state.next_part.max(id + 1);
+    }
+
+    /// The first place of a commit, for messages.
+    pub fn path_of(&self, commit: u64) -> PathBuf {
+        self.path(0, commit, COMMIT)
+    }
+
+    fn path(&self, place: usize, number: u64, kind: &str) -> PathBuf {
+        self.dirs[place].join(format!("{number:016x}.{kind}"))
+    }
+
+    /// Reads a file from its first place, else from the second; `None` if neither holds it whole. Notes what is damaged.
+    fn read<T: for<'a> Deserialize<'a>>(
+        &mut self,
+        number: u64,
+        kind: &str,
+        newest: u64,
+    ) -> Result<Option<T>, LoadError> {
+        let mut bodies: [Option<Vec<u8>>; 2] = [None, None];
+        let mut newer = None;
+        for (place, body) in bodies.iter_mut().enumerate() {
+            let path = self.path(place, number, kind);
+            let what = match self.look(&path)? {
+                Found::Whole(bytes) => {
+                    *body = Some(bytes);
+                    continue;
+                }
+                Found::Bad(what) => what,
+                Found::Newer(version) => {
+                    newer = Some(version);
+                    format!("its first line names version {version}")
+                }
+                // A crash may come between the two places of the newest file and of a checkpoint, and older programs wrote to one place only.
+                Found::Missing if number == newest || kind == CHECKPOINT || place == 1 => continue,
+                Found::Missing => "it is missing".to_owned(),
+            };
+            self.damage.push(Damage { path, what });
+        }
+        self.uneven |= bodies[0] != bodies[1];
+        let Some((place, body)) = (0..)
+            .zip(&bodies)
+            .find_map(|(place, body)| Some((place, body.as_ref()?)))
+        else {
+            return newer.map_or(Ok(None), |version| Err(LoadError::Newer(version)));
         };
-        let end = bytes
-            .iter()
-            .position(|b| *b == b'\n')
-            .ok_or_else(|| damaged("it has no first line"))?;
-        let (head, body) = (&bytes[..end], &bytes[end + 1..]);
-        let head = std::str::from_utf8(head).map_err(|_| damaged("its first line is not text"))?;
-        let strange = || damaged("its first line is not that of a catalog file");
-        let (version, crc) = head
-            .strip_prefix(MAGIC)
-            .and_then(|rest| rest.trim().split_once(' '))
-            .ok_or_else(strange)?;
-        let version: u32 = version.parse().map_err(|_| strange())?;
-        if version > CATALOG_VERSION {
-            return Err(LoadError::Newer(version));
-        }
-        let crc = u32::from_str_radix(crc, 16).map_err(|_| strange())?;
-        if crc32c::crc32c(body) != crc {
-            return Err(damaged("its body does not match its checksum"));
-        }
-        serde_json::from_slice(body).map_err(|error| damaged(&error.to_string()))
+        serde_json::from_slice(body)
+            .map(Some)
+            .map_err(|error| LoadError::Damaged {
+                path: self.path(place, number, kind),
+                what: format!("its checksum is right and its content is not: {error}; this is a bug"),
+            })
     }
 
-    fn write<T: Serialize>(&self, path: &Path, body: &T) -> Result<(), CatalogError> {
+    /// A file's body, if it is what was written.
+    fn look(&self, path: &Path) -> Result<Found, LoadError> {
+        let bytes = match self.disk.read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Missing),
+            Err(error) if error.raw_os_error() == Some(EIO) || error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Ok(Found::Bad(format!("it cannot be read: {error}")));
+            }
+            // A right or a descriptor that is lacking says nothing about the file.
+            Err(source) => {
+                return Err(LoadError::Io(CatalogError {
+                    doing: "read",
+                    path: path.to_owned(),
+                    source,
+                }));
+            }
+        };
+        let bad = |what: &str| Ok(Found::Bad(what.to_owned()));
+        let Some(end) = bytes.iter().position(|b| *b == b'\n') else {
+            return bad("it has no first line");
+        };
+        let (head, body) = (&bytes[..end], &bytes[end + 1..]);
+        let head = std::str::from_utf8(head).unwrap_or_default();
+        let Some((version, crc)) = head.strip_prefix(MAGIC).and_then(|rest| rest.trim().split_once(' ')) else {
+            return bad("its first line is not that of a catalog file");
+        };
+        match version.parse::<u32>() {
+            Ok(version) if version > CATALOG_VERSION => return Ok(Found::Newer(version)),
+            Ok(_) => {}
+            Err(_) => return bad("its first line is not that of a catalog file"),
+        }
+        if u32::from_str_radix(crc, 16) != Ok(crc32c::crc32c(body)) {
+            return bad("its body does not match its checksum");
+        }
+        Ok(Found::Whole(body.to_vec()))
+    }
+
+    /// Writes both places; the first place, which is written last, makes it count.
+    fn write<T: Serialize>(&self, number: u64, kind: &str, body: &T) -> Result<(), CatalogError> {
         let failed = |doing, path: &Path| {
             let path = path.to_owned();
             move |source| CatalogError { doing, path, source }
         };
         let body = serde_json::to_vec(body)
             .map_err(io::Error::other)
-            .map_err(failed("encode", path))?;
+            .map_err(failed("encode", &self.path(0, number, kind)))?;
         let mut bytes = format!("{MAGIC} {CATALOG_VERSION} {:08x}\n", crc32c::crc32c(&body)).into_bytes();
         bytes.extend_from_slice(&body);
-        let temporary = path.with_extension("temporary");
-        let mut file = self.disk.create(&temporary).map_err(failed("create", &temporary))?;
-        file.write_all(&bytes).map_err(failed("write", &temporary))?;
-        file.sync().map_err(failed("sync", &temporary))?;
-        drop(file);
-        self.disk.rename(&temporary, path).map_err(failed("rename", path))?;
-        self.disk.sync_dir(&self.dir).map_err(failed("sync", &self.dir))
+        for place in [1, 0] {
+            let path = self.path(place, number, kind);
+            let temporary = path.with_extension("temporary");
+            let mut file = self.disk.create(&temporary).map_err(failed("create", &temporary))?;
+            file.write_all(&bytes).map_err(failed("write", &temporary))?;
+            file.sync().map_err(failed("sync", &temporary))?;
+            drop(file);
+            self.disk.rename(&temporary, &path).map_err(failed("rename", &path))?;
+            let dir = &self.dirs[place];
+            self.disk.sync_dir(dir).map_err(failed("sync", dir))?;
+        }
+        Ok(())
     }
 
     /// Makes a commit durable. After an error the state is as before, and the next attempt replaces this one.
     pub fn commit(&mut self, commit: &Commit) -> Result<(), CatalogError> {
-        self.write(&self.path(self.next, COMMIT), commit)?;
+        // Two places that differ must not be built upon: which of them a later load believes would depend on damage.
+        self.mend()?;
+        self.write(self.next, COMMIT, commit)?;
         self.state.apply(commit);
         self.next += 1;
         if self.next - 1 - self.checkpointed >= CHECKPOINT_EVERY {
@@ -330,30 +511,67 @@ impl Catalog {
         Ok(())
     }
 
+    /// Keeps damaged files aside under another name, and has everything in both places again by a new checkpoint. If it fails, the next commit or start
+    /// tries again.
+    pub fn mend(&mut self) -> Result<(), CatalogError> {
+        for Damage { path, .. } in &self.damage {
+            let aside = PathBuf::from(format!("{}.{DAMAGED}", path.display()));
+            match self.disk.rename(path, &aside) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(CatalogError {
+                        doing: "rename",
+                        path: path.clone(),
+                        source: error,
+                    });
+                }
+                _ => {}
+            }
+        }
+        if self.uneven && self.next > 1 {
+            self.checkpoint()?;
+        }
+        self.damage.clear();
+        self.uneven = false;
+        Ok(())
+    }
+
     fn checkpoint(&mut self) -> Result<(), CatalogError> {
         let number = self.next - 1;
         let body = Checkpoint {
             next_part: self.state.next_part,
             state: self.state.as_commit(),
         };
-        self.write(&self.path(number, CHECKPOINT), &body)?;
-        let previous = std::mem::replace(&mut self.checkpointed, number);
+        self.write(number, CHECKPOINT, &body)?;
+        self.checkpointed = number;
         // What the checkpoint contains is no longer needed; a file that stays behind is ignored by `load` and tried again next time.
-        let names = self.disk.list(&self.dir).unwrap_or_default();
-        for entry in names {
-            let number_of = entry
-                .name
-                .split_once('.')
-                .and_then(|(n, _)| u64::from_str_radix(n, 16).ok());
-            let old = match number_of {
-                Some(n) if entry.name.ends_with(CHECKPOINT) => n <= previous && n < number,
-                Some(n) if entry.name.ends_with(COMMIT) => n <= number,
-                _ => false,
-            };
-            if old {
-                let _ = self.disk.remove(&self.dir.join(&entry.name));
+        for dir in &self.dirs {
+            for entry in self.disk.list(dir).unwrap_or_default() {
+                let old = number_of(&entry.name, COMMIT).is_some_and(|n| n <= number)
+                    || number_of(&entry.name, CHECKPOINT).is_some_and(|n| n < number);
+                if old {
+                    let _ = self.disk.remove(&dir.join(&entry.name));
+                }
             }
         }
         Ok(())
     }
+}
+
+/// The number in a file's name if it is of a kind.
+fn number_of(name: &str, kind: &str) -> Option<u64> {
+    let (number, found) = name.split_once('.')?;
+    (number.len() == 16 && found == kind).then_some(())?;
+    u64::from_str_radix(number, 16).ok()
+}
+
+/// Damaged files that earlier starts have kept aside.
+pub fn kept_aside(disk: &dyn Disk, store: &Path) -> Vec<PathBuf> {
+    let mut aside = Vec::new();
+    for folder in FOLDERS {
+        let dir = store.join(folder);
+        let names = disk.list(&dir).unwrap_or_default();
+        let ours = names.iter().filter(|e| e.name.ends_with(DAMAGED));
+        aside.extend(ours.map(|e| dir.join(&e.name)));
+    }
+    aside
 }

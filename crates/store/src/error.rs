@@ -42,11 +42,11 @@ pub enum OpenError {
         known: u32,
     },
     /// The catalog cannot be read: which file, and what is wrong with it.
-    #[error("the catalog file {} is damaged: {what}; `trackline store check` shows the extent", path.display())]
+    #[error("the catalog file {} is damaged: {what}", path.display())]
     Catalog {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong, and what to do.
         what: String,
     },
     /// Any other failure of the file system.

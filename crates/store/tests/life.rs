@@ -412,6 +412,7 @@ fn a_deleted_catalog_does_not_take_the_parts_with_it() {
     writer.close().expect("flushes");
     drop((writer, reader));
     std::fs::rename(dir.path().join("catalog"), dir.path().join("aside")).expect("the catalog is there");
+    std::fs::remove_dir_all(dir.path().join("catalog-copy")).expect("and so is its copy");
     let before = walk(dir.path());
     let refused = Store::open(dir.path(), settings(&Arc::new(AtomicU64::new(NOON))));
     assert!(

@@ -1,5 +1,5 @@
-//! A seeded simulation: crashes at any write, torn writes, names that were never made durable, full disks and failing fsyncs. After each
-//! reopening and replay from the store's cursor, every journalled row is there exactly once.
+//! A seeded simulation: crashes at any write, torn writes, names that were never made durable, full disks, failing fsyncs and files of the catalog that
+//! rot. After each reopening and replay from the store's cursor, every journalled row is there exactly once.
 
 mod traffic;
 
@@ -103,6 +103,41 @@ impl SimDisk {
         state.life = None;
         state.full = false;
         state.failing = 0;
+    }
+}
+
+impl SimDisk {
+    /// One file of the catalog that is there in both places is no longer what was written in one of them. (A crash may have left only one place.)
+    fn rot(&self) -> bool {
+        let mut state = self.0.lock().unwrap();
+        let state = &mut *state;
+        let whole: Vec<usize> = state
+            .names
+            .iter()
+            .filter(|(path, _)| {
+                let twin = path.to_string_lossy();
+                let twin = match twin.contains("/catalog-copy/") {
+                    true => twin.replace("/catalog-copy/", "/catalog/"),
+                    false => twin.replace("/catalog/", "/catalog-copy/"),
+                };
+                let number = path.extension().is_some_and(|e| e == "commit" || e == "checkpoint");
+                number && state.names.contains_key(Path::new(&twin))
+            })
+            .map(|(_, inode)| *inode)
+            .collect();
+        if whole.is_empty() {
+            return false;
+        }
+        let inode = &mut state.inodes[whole[state.random.usize(0..whole.len())]];
+        match state.random.bool() {
+            true => inode.data.truncate(inode.data.len() / 2),
+            false => {
+                let at = state.random.usize(0..inode.data.len());
+                inode.data[at] ^= 1 << state.random.u32(0..8);
+            }
+        }
+        inode.synced = inode.data.len();
+        true
     }
 }
 
@@ -256,6 +291,8 @@ const DIR: &str = "/store";
 const STEPS: u32 = 60;
 /// Seeds of a test run; raise it by hand to search for longer.
 const SEEDS: u64 = 16;
+/// Files that rotted, so that it is seen if none did.
+static ROTTEN: AtomicU64 = AtomicU64::new(0);
 
 struct World {
     disk: SimDisk,
@@ -391,6 +428,9 @@ fn simulate(seed: u64, lies: bool) -> Option<String> {
             drop(world.open());
             world.disk.crash();
         }
+        if round > 0 && !lies && world.random.bool() && world.disk.rot() {
+            ROTTEN.fetch_add(1, Ordering::Relaxed);
+        }
         let (writer, reader) = match world.open() {
             Ok(opened) => opened,
             Err(error) => return Some(format!("round {round}: {error}")),
@@ -420,6 +460,8 @@ fn every_journalled_row_is_there_once_whatever_breaks() {
             panic!("seed {seed}: {what}");
         }
     }
+    let rotten = ROTTEN.load(Ordering::Relaxed);
+    assert!(rotten >= SEEDS, "only {rotten} files of the catalog rotted");
 }
 
 #[test]

@@ -303,6 +303,15 @@ fn draw_report(report: &Report, directory: &Path, terminal: &Terminal) -> String
             report.strays.len()
         ));
     }
+    if !report.aside.is_empty() {
+        out.push_str(&format!(
+            "{} files that earlier starts found damaged or could not attribute and have kept aside; nothing reads them:\n",
+            report.aside.len()
+        ));
+        for path in report.aside.iter().take(PROBLEMS_SHOWN) {
+            out.push_str(&format!("  {}\n", path.display()));
+        }
+    }
     out.push_str(&match report.problems.len() {
         0 => terminal.ink(Ink::Good, "no damage") + "\n",
         n => terminal.ink(Ink::Error, &format!("{n} problems")) + "\n",

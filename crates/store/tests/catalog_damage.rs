@@ -1,6 +1,7 @@
 //! A damaged file of the catalog: what one of the two places lost is in the other; what both lost is done without where that is safe, and refused with
 //! words where it is not.
 
+mod refusing;
 mod traffic;
 
 use std::path::{Path, PathBuf};
@@ -9,7 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use model::record::LogRecord;
 use model::{Batch, Signal};
-use store::{Clock, Columns, DAY_NANOS, Dataset, Filter, OpenError, Reader, Scan, Settings, Store, Upkeep, Writer};
+use refusing::Refusing;
+use store::{
+    Clock, Columns, DAY_NANOS, Dataset, Filter, FlushError, OpenError, Reader, Scan, Settings, Store, Upkeep, Writer,
+};
 // The generator of logs looks for its sibling at the root of its crate.
 use traffic::spans;
 use traffic::{JOURNAL, NOON, batch_at, by_time, log_rows};
@@ -20,6 +24,7 @@ const FOLDERS: [&str; 2] = ["catalog", "catalog-copy"];
 struct Bench {
     dir: tempfile::TempDir,
     now: Arc<AtomicU64>,
+    disk: Refusing,
     journal: Vec<Batch>,
 }
 
@@ -28,6 +33,7 @@ impl Bench {
         Bench {
             dir: tempfile::tempdir().expect("a directory"),
             now: Arc::new(AtomicU64::new(NOON)),
+            disk: Refusing::default(),
             journal: Vec::new(),
         }
     }
@@ -43,12 +49,16 @@ impl Bench {
     }
 
     fn flush(&mut self, writer: &Writer) {
+        self.try_flush(writer).expect("flushes");
+    }
+
+    fn try_flush(&mut self, writer: &Writer) -> Result<(), FlushError> {
         let seq = self.journal.len() as u64;
         let mut source = traffic::logs::LogSource::new(seq, NOON, 1_000_000);
         let batch = batch_at(Signal::Logs, source.request(5), NOON);
         self.journal.push(batch.clone());
         writer.append("logs", JOURNAL, seq..=seq, &[batch]).expect("takes");
-        writer.flush().expect("flushes");
+        writer.flush()
     }
 
     fn open(&self) -> Result<(Writer, Reader), OpenError> {
@@ -56,6 +66,7 @@ impl Bench {
         let settings = Settings {
             upkeep: Upkeep::ByHand,
             clock: Clock::from_fn(move || now.load(Ordering::SeqCst)),
+            disk: Arc::new(self.disk.clone()),
             ..Settings::default()
         };
         Store::open(self.dir.path(), settings)
@@ -201,6 +212,33 @@ fn a_catalog_whose_folder_is_gone_comes_back_from_its_copy() {
         let (_writer, reader) = bench.open().expect("opens");
         assert!(records(&reader) == bench.expected());
         assert_eq!(bench.catalog(FOLDERS[0]), bench.catalog(FOLDERS[1]));
+    }
+}
+
+/// The copy of each commit is durable and the file that counts is not: the commit may stand, whatever it was. A sealed part that the failed commit had moved, and
+/// the failure moved back, was taken for a leftover.
+#[test]
+fn a_commit_that_reached_only_its_copy_may_stand_whatever_it_changed() {
+    let mut bench = Bench::with_flushes(8);
+    let hours = |hours: u64| NOON + hours * DAY_NANOS / 24;
+    // A merge at first, then the move of its output under sealed/, then rows.
+    for now in [hours(1), hours(24), hours(25)] {
+        let (writer, reader) = bench.open().expect("opens");
+        bench.now.store(now, Ordering::SeqCst);
+        bench.disk.refuse(Some("/catalog/"));
+        if now == hours(25) {
+            bench.try_flush(&writer).expect_err("is refused");
+        } else {
+            writer.maintain().expect_err("is refused");
+        }
+        assert!(records(&reader) == bench.expected());
+        drop((writer, reader));
+        bench.disk.refuse(None);
+        let (writer, reader) = bench.open().expect("opens");
+        assert_eq!(reader.stats().quarantined, Vec::new());
+        assert_eq!(bench.replay(&writer), 0, "the commit stands");
+        assert!(records(&reader) == bench.expected());
+        assert_eq!(reader.stats().logs.sealed_parts, u64::from(now > hours(1)));
     }
 }
 

@@ -1,74 +1,22 @@
 //! What retention removed is told from what was never here: by age, by size, of both datasets, after a restart, after a crash between the note and the
 //! commit, on a disk that does not take the note, and when the note is damaged.
 
+mod refusing;
 mod traffic;
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use model::{Batch, Signal, TraceId};
-use store::{
-    Clock, DAY_NANOS, Dataset, Day, Disk, Entry, FileRead, FileWrite, LockError, Reader, RealDisk, Removal, Retention,
-    Rule, Settings, Store, Upkeep, Writer,
-};
+use refusing::Refusing;
+use store::{Clock, DAY_NANOS, Dataset, Day, Reader, Removal, Retention, Rule, Settings, Store, Upkeep, Writer};
 // The generator of logs looks for its sibling at the root of its crate.
 use traffic::spans;
 use traffic::{HOUR, JOURNAL, NOON, batch_at, log_rows, span_rows};
 
 const THREE_DAYS: Duration = Duration::from_secs(3 * 24 * 3600);
-
-/// The machine's disk, but for what a test makes it refuse to create or rename to.
-#[derive(Clone, Default)]
-struct Refusing(Arc<Mutex<Option<&'static str>>>);
-
-impl Refusing {
-    fn refuse(&self, part_of_path: Option<&'static str>) {
-        *self.0.lock().unwrap() = part_of_path;
-    }
-
-    fn ask(&self, path: &Path) -> io::Result<()> {
-        match *self.0.lock().unwrap() {
-            Some(refused) if path.to_string_lossy().contains(refused) => Err(io::ErrorKind::StorageFull.into()),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Disk for Refusing {
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        RealDisk.create_dir_all(path)
-    }
-    fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
-        RealDisk.list(path)
-    }
-    fn create(&self, path: &Path) -> io::Result<Box<dyn FileWrite>> {
-        self.ask(path)?;
-        RealDisk.create(path)
-    }
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn FileRead>> {
-        RealDisk.open(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.ask(to)?;
-        RealDisk.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        RealDisk.remove(path)
-    }
-    fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        RealDisk.remove_dir(path)
-    }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        RealDisk.sync_dir(path)
-    }
-    fn lock(&self, path: &Path, owner: &str) -> Result<Box<dyn Send + Sync>, LockError> {
-        RealDisk.lock(path, owner)
-    }
-}
 
 /// A store that keeps three days, its clock and its disk.
 struct Bench {

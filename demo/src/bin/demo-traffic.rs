@@ -43,6 +43,7 @@ async fn main() -> Result<()> {
     let users = Users {
         http: Client::builder()
             .timeout(GIVES_UP)
+            .tls_backend_preconfigured(trackline_sdk::tls::client_config())
             .build()
             .context("building the HTTP client")?,
         gateway: environment::url("GATEWAY_URL", 8000),

@@ -1,6 +1,6 @@
 //! The service that the W3C Trace Context test harness talks to: it calls each URL of a posted list and passes the
-//! arguments on. Run it, then point the harness of <https://github.com/w3c/trace-context> (`test/test.py`) at
-//! `http://127.0.0.1:5000/test`; `STRICT_LEVEL=2 SPEC_LEVEL=2` is what it passes.
+//! arguments on. `conformance/trace-context/run` starts it, on a free port with the argument `0`, and the harness of
+//! <https://github.com/w3c/trace-context> against it; `STRICT_LEVEL=2 SPEC_LEVEL=2` is what it passes.
 
 use axum::routing::post;
 use axum::{Json, Router};

@@ -18,19 +18,31 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 const MAX_RETRY_PAUSE: Duration = Duration::from_secs(2);
 
 /// An HTTP client. Cheap to clone; clones share their connections.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Client {
     inner: reqwest::Client,
     retries: u32,
 }
 
+impl Default for Client {
+    fn default() -> Client {
+        Client::new()
+    }
+}
+
 impl Client {
-    /// A client with reqwest's defaults and no retries.
+    /// A client with reqwest's defaults and no retries. For `https` it trusts what the system trusts.
+    ///
+    /// # Panics
+    ///
+    /// As `reqwest::Client::new`: if the system's resolver cannot be set up.
     pub fn new() -> Client {
-        Client::default()
+        let builder = reqwest::Client::builder().tls_backend_preconfigured(trackline_sdk::tls::client_config());
+        Client::from_reqwest(builder.build().expect("the system's resolver can be set up"))
     }
 
-    /// A client around one that was configured elsewhere.
+    /// A client around one that was configured elsewhere, with [`trackline_sdk::tls::client_config`] for example: this
+    /// crate's reqwest has no TLS provider of its own choice.
     pub fn from_reqwest(inner: reqwest::Client) -> Client {
         Client { inner, retries: 0 }
     }

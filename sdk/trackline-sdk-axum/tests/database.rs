@@ -85,7 +85,11 @@ async fn check(url: &str, system: &str) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     tokio::spawn(async move { axum::serve(listener, app).await });
-    let answer = reqwest::get(format!("http://{address}/")).await.expect("an answer");
+    let answer = sink::client()
+        .get(format!("http://{address}/"))
+        .send()
+        .await
+        .expect("an answer");
     assert_eq!(answer.status(), 200);
     let id = answer.text().await.expect("a body");
     let flushed = tokio::task::spawn_blocking(move || telemetry.flush(PATIENCE)).await;

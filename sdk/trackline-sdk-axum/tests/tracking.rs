@@ -74,7 +74,7 @@ impl Service {
     }
 
     async fn get(&self, path: &str, headers: &[(&str, &str)]) -> (StatusCode, HeaderMap, String) {
-        let mut request = reqwest::Client::new().get(format!("{}{path}", self.url));
+        let mut request = sink::client().get(format!("{}{path}", self.url));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -414,7 +414,7 @@ async fn a_streamed_response_is_measured_to_its_end() {
     );
     let service = Service::start(&sink, "streams", app).await;
     let url = format!("{}/stream", service.url);
-    let mut response = reqwest::get(url).await.expect("an answer");
+    let mut response = sink::client().get(url).send().await.expect("an answer");
     send.send(Bytes::from_static(b"first")).await.expect("read");
     assert_eq!(response.chunk().await.expect("a chunk").as_deref(), Some(&b"first"[..]));
     service.flush().await;
@@ -493,11 +493,7 @@ async fn unknown_paths_and_methods_are_tracked_too() {
     assert_eq!(tracking_id(&headers).len(), 32);
     let url = format!("{}/known", service.url);
     let strange = reqwest::Method::from_bytes(b"BREW").expect("a token");
-    let answer = reqwest::Client::new()
-        .request(strange, url)
-        .send()
-        .await
-        .expect("an answer");
+    let answer = sink::client().request(strange, url).send().await.expect("an answer");
     assert_eq!(answer.status(), 405);
     assert_eq!(tracking_id(answer.headers()).len(), 32);
     service.flush().await;

@@ -3,6 +3,8 @@
 //! Prices are data with a date (`data/ai-prices.json`), because they change more often than code does. A service adds
 //! its own with [`crate::Builder::ai_prices`] or `TRACKLINE_AI_PRICES`.
 
+use std::collections::HashMap;
+
 use opentelemetry::trace::TraceContextExt;
 use opentelemetry::{Context, KeyValue};
 use serde::Deserialize;
@@ -97,10 +99,25 @@ struct Table {
     _currency: Option<String>,
     #[serde(rename = "unit", default)]
     _unit: Option<String>,
+    /// Where the prices are from, by the names that `source` of a model uses; for people.
+    #[serde(rename = "sources", default)]
+    _sources: HashMap<String, Source>,
     models: Vec<Price>,
 }
 
-/// US dollars for a million tokens of the models whose name begins with `model`.
+/// Where prices are from and when they were so.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Source {
+    #[serde(rename = "url")]
+    _url: String,
+    #[serde(rename = "as_of")]
+    _as_of: String,
+    #[serde(rename = "read", default)]
+    _read: Option<String>,
+}
+
+/// US dollars for a million tokens of one model.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Price {
@@ -108,6 +125,11 @@ struct Price {
     model: String,
     input: f64,
     output: f64,
+    /// Longer prompts have another price, which is not known here.
+    #[serde(default)]
+    up_to_input: Option<u64>,
+    #[serde(rename = "source", default)]
+    _source: Option<String>,
 }
 
 const PER_TOKENS: f64 = 1_000_000.0;
@@ -145,17 +167,30 @@ impl Prices {
         Prices { models }
     }
 
-    /// US dollars for a call. Model names carry dates and variants behind (`gpt-4o-2024-08-06`), sometimes a vendor
-    /// before (`openai/gpt-4o`): the longest known beginning counts.
+    /// US dollars for a call. Model names carry dates behind (`gpt-4o-2024-08-06`), sometimes a vendor before
+    /// (`openai/gpt-4o`). Any other ending is another model, whose price may be another one (`o3` and `o3-pro`).
     pub(crate) fn cost(&self, model: &str, input_tokens: u64, output_tokens: u64) -> Option<f64> {
         let name = model.rsplit('/').next().unwrap_or(model).to_ascii_lowercase();
         let price = self.models.iter().find(|price| {
             name.strip_prefix(price.model.as_str())
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', ':', '@']))
+                .is_some_and(|rest| rest.is_empty() || is_release(rest))
         })?;
+        if price.up_to_input.is_some_and(|most| input_tokens > most) {
+            return None;
+        }
         let dollars = input_tokens as f64 * price.input + output_tokens as f64 * price.output;
         Some(dollars / PER_TOKENS)
     }
+}
+
+/// Whether an ending names a release of the same model: `-2024-08-06`, `-20250514`, `@20250514`, `-001`, `-latest`.
+fn is_release(ending: &str) -> bool {
+    let Some(release) = ending.strip_prefix(['-', '@']) else {
+        return false;
+    };
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let lengths: Vec<usize> = release.split('-').map(str::len).collect();
+    release == "latest" || release.split('-').all(digits) && matches!(lengths[..], [4, 2, 2] | [8] | [3])
 }
 
 #[cfg(test)]
@@ -179,16 +214,63 @@ mod tests {
         check(&prices, "gpt-4o-mini-2024-07-18", Some(0.75));
         check(&prices, "openai/GPT-4o-2024-08-06", Some(12.50));
         check(&prices, "gpt-4.1", Some(10.0));
-        check(&prices, "gpt-4", Some(90.0));
         check(&prices, "gpt-4oh", None);
         check(&prices, "home-made", None);
+    }
+
+    #[test]
+    fn another_model_is_not_taken_for_a_release() {
+        let prices = Prices::built_in();
+        check(&prices, "claude-opus-4-20250514", Some(90.0));
+        check(&prices, "claude-opus-4@20250514", Some(90.0));
+        check(&prices, "claude-opus-4-5-20251101", Some(30.0));
+        check(&prices, "claude-opus-4-9", None);
+        check(&prices, "claude-3-5-haiku-latest", Some(4.8));
+        check(&prices, "gemini-2.0-flash-001", Some(0.5));
+        check(&prices, "gpt-4o-2024-05-13", Some(20.0));
+        for other in [
+            "o3-pro",
+            "gpt-4o-audio-preview",
+            "gpt-4o:free",
+            "gpt-4o-",
+            "gpt-5-pro",
+            "gpt-4",
+        ] {
+            check(&prices, other, None);
+        }
+    }
+
+    #[test]
+    fn a_price_for_short_prompts_is_not_one_for_long_ones() {
+        let prices = Prices::built_in();
+        assert!(prices.cost("gemini-2.5-pro", 200_000, 10).is_some());
+        assert_eq!(prices.cost("gemini-2.5-pro", 200_001, 10), None);
+    }
+
+    #[test]
+    fn every_built_in_price_says_where_it_is_from() {
+        let table: Table = serde_json::from_str(include_str!("../data/ai-prices.json")).expect("a table");
+        let newest = table._sources.values().map(|source| source._as_of.as_str()).max();
+        assert_eq!(
+            newest,
+            Some(table._as_of.as_str()),
+            "the table is as new as its newest source"
+        );
+        for price in &table.models {
+            let source = price._source.as_ref().and_then(|name| table._sources.get(name));
+            assert!(
+                source.is_some_and(|source| source._url.starts_with("https://")),
+                "{}",
+                price.model
+            );
+        }
     }
 
     #[test]
     fn a_service_can_have_its_own_prices() {
         let own = r#"{"as_of":"2026-01-01","models":[{"match":"home-made","input":1,"output":2},{"match":"gpt-4o","input":0,"output":0}]}"#;
         let prices = Prices::with_overrides(Some(own)).expect("a table");
-        check(&prices, "home-made-v2", Some(3.0));
+        check(&prices, "home-made", Some(3.0));
         check(&prices, "gpt-4o", Some(0.0));
         check(&prices, "gpt-4o-mini", Some(0.75));
         assert!(Prices::with_overrides(Some("{}")).is_err());

@@ -7,17 +7,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Uri;
+use http::uri::Scheme;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use opentelemetry_http::{HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{LogExporter, RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig};
-use opentelemetry_sdk::error::OTelSdkResult;
 use tokio::runtime::Runtime;
+use tonic::transport::{Channel, Endpoint};
 
 use crate::queue::Queue;
+use crate::reach::Reach;
 use crate::settings::{Protocol, Target};
+use crate::tls::TlsError;
 
 /// Why exporting of one signal could not be set up. The service runs on without it.
 #[derive(Debug, thiserror::Error)]
@@ -27,15 +30,26 @@ pub(crate) enum SetUpError {
         signal: &'static str,
         source: std::io::Error,
     },
-    #[error(
-        "cannot export {signal} to {endpoint}: {reason} (set OTEL_EXPORTER_OTLP_ENDPOINT to the collector's address, \
-         such as http://localhost:4317)"
-    )]
+    #[error("cannot export {signal} to {endpoint}: {reason}")]
     Endpoint {
         signal: &'static str,
         endpoint: String,
-        reason: String,
+        reason: Unusable,
     },
+}
+
+/// Why an endpoint cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unusable {
+    #[error(
+        "{0} (set OTEL_EXPORTER_OTLP_ENDPOINT to the collector's address, such as http://localhost:4317 or \
+         https://collector.example.com:4317)"
+    )]
+    Address(String),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("{0}")]
+    Exporter(String),
 }
 
 /// Attempts after the first one; the export's own timeout ends them earlier. A collector that restarts within it
@@ -53,59 +67,81 @@ fn retries() -> RetryPolicy {
         .with_max_delay(MAX_RETRY_DELAY)
 }
 
+/// An exporter and the way that its requests take.
+pub(crate) struct Built<E> {
+    pub exporter: E,
+    pub reach: Reach,
+}
+
 macro_rules! build_exporter {
     ($kind:ident, $target:expr) => {{
         let target: &Target = $target;
-        match target.protocol {
+        let address = address(target)?;
+        let reach = Reach::new(&address, target.protocol, &target.tls, target.timeout)?;
+        let exporter = match target.protocol {
             // gRPC headers come from the same variables, which the exporter reads by itself.
             Protocol::Grpc => $kind::builder()
                 .with_tonic()
-                .with_endpoint(target.endpoint.clone())
+                .with_channel(channel(address, target, &reach)?)
                 .with_timeout(target.timeout)
                 .with_retry_policy(retries())
                 .build(),
             Protocol::Http => $kind::builder()
                 .with_http()
-                .with_http_client(Hyper::new(target.timeout))
+                .with_http_client(Hyper::new(target.timeout, reach.clone()))
                 .with_endpoint(target.endpoint.clone())
                 .with_timeout(target.timeout)
                 .with_headers(target.headers.iter().cloned().collect())
                 .with_retry_policy(retries())
                 .build(),
         }
-        .map_err(|error| error.to_string())
+        .map_err(|error| Unusable::Exporter(error.to_string()))?;
+        Ok(Built { exporter, reach })
     }};
 }
 
-pub(crate) fn span_exporter(target: &Target) -> Result<SpanExporter, String> {
-    check(target)?;
+pub(crate) fn span_exporter(target: &Target) -> Result<Built<SpanExporter>, Unusable> {
     build_exporter!(SpanExporter, target)
 }
 
-pub(crate) fn log_exporter(target: &Target) -> Result<LogExporter, String> {
-    check(target)?;
+pub(crate) fn log_exporter(target: &Target) -> Result<Built<LogExporter>, Unusable> {
     build_exporter!(LogExporter, target)
 }
 
-fn check(target: &Target) -> Result<(), String> {
-    let uri: http::Uri = target.endpoint.parse().map_err(|error| format!("not a URL: {error}"))?;
+fn address(target: &Target) -> Result<Uri, Unusable> {
+    let uri: Uri = target
+        .endpoint
+        .parse()
+        .map_err(|error| Unusable::Address(format!("not a URL: {error}")))?;
     match uri.scheme_str() {
-        Some("http") => Ok(()),
-        Some("https") => Err("this build speaks plain http to a collector beside it, not https".to_owned()),
-        _ => Err("the URL must begin with http://".to_owned()),
+        Some("http" | "https") => Ok(uri),
+        _ => Err(Unusable::Address(
+            "the URL must begin with http:// or https://".to_owned(),
+        )),
     }
+}
+
+/// tonic is told a plain address, because TLS is [`Reach`]'s; what its requests say about themselves stays true.
+fn channel(address: Uri, target: &Target, reach: &Reach) -> Result<Channel, Unusable> {
+    let mut parts = address.clone().into_parts();
+    parts.scheme = Some(Scheme::HTTP);
+    let plain = Uri::from_parts(parts).map_err(|error| Unusable::Address(error.to_string()))?;
+    Ok(Endpoint::from(plain)
+        .origin(address)
+        .timeout(target.timeout)
+        .connect_with_connector_lazy(reach.clone()))
 }
 
 /// OTLP/HTTP over hyper.
 struct Hyper {
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: Client<Reach, Full<Bytes>>,
     timeout: Duration,
 }
 
 impl Hyper {
-    fn new(timeout: Duration) -> Hyper {
+    fn new(timeout: Duration, reach: Reach) -> Hyper {
         Hyper {
-            client: Client::builder(TokioExecutor::new()).build_http(),
+            client: Client::builder(TokioExecutor::new()).build(reach),
             timeout,
         }
     }
@@ -172,7 +208,7 @@ where
                         Err(error) => {
                             counts.failed.fetch_add(count, Ordering::Relaxed);
                             if healthy {
-                                report(Health::Failing(error.to_string()));
+                                report(Health::Failing(error));
                             }
                             healthy = false;
                         }
@@ -193,9 +229,9 @@ pub(crate) enum Health {
     Recovered,
 }
 
-/// Something that can send one batch of a signal.
+/// Something that can send one batch of a signal; its error is for people.
 pub(crate) trait AsyncSend<T> {
-    fn send(&mut self, batch: Vec<T>) -> impl Future<Output = OTelSdkResult>;
+    fn send(&mut self, batch: Vec<T>) -> impl Future<Output = Result<(), String>>;
 }
 
 pub(crate) fn runtime(signal: &'static str) -> Result<Runtime, SetUpError> {

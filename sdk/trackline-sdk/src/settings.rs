@@ -2,9 +2,11 @@
 //!
 //! The environment wins over the code: whoever runs a service knows where its collector is, whoever wrote it does not.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::sampler::Sampling;
+use crate::tls::Files;
 
 /// How much of what a caller says about its trace is believed (SPEC T4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -67,6 +69,8 @@ pub(crate) struct Target {
     pub endpoint: String,
     pub timeout: Duration,
     pub headers: Vec<(String, String)>,
+    /// Used where the endpoint is `https`.
+    pub tls: Files,
 }
 
 /// Bounds of the span queue (SPEC S2, `OTEL_BSP_*`).
@@ -194,6 +198,20 @@ impl Settings {
                     }
                 }
             };
+            let endpoint = match protocol {
+                // Only gRPC may leave out the scheme; `INSECURE` is then what decides (OTLP exporter §).
+                Protocol::Grpc if !endpoint.contains("://") => {
+                    let insecure = own("INSECURE").is_some_and(|v| v.eq_ignore_ascii_case("true"));
+                    format!("{}://{endpoint}", if insecure { "http" } else { "https" })
+                }
+                _ => endpoint,
+            };
+            let file = |name: &str| own(name).map(PathBuf::from);
+            let tls = Files {
+                certificate: file("CERTIFICATE"),
+                client_certificate: file("CLIENT_CERTIFICATE"),
+                client_key: file("CLIENT_KEY"),
+            };
             let timeout = match own("TIMEOUT").map(|ms| (ms.parse(), ms)) {
                 None => EXPORT_TIMEOUT,
                 Some((Ok(ms), _)) => Duration::from_millis(ms),
@@ -210,6 +228,7 @@ impl Settings {
                 endpoint,
                 timeout,
                 headers,
+                tls,
             })
         };
         let traces = target("TRACES", "v1/traces", problems);
@@ -468,6 +487,51 @@ mod tests {
         assert_eq!(
             settings.logs.expect("logs are exported").endpoint,
             "http://logs:9/own/path"
+        );
+    }
+
+    #[test]
+    fn tls_is_set_for_all_signals_or_for_one() {
+        let (settings, problems) = resolve(
+            service("x"),
+            &[
+                ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"),
+                ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "beside:4317"),
+                ("OTEL_EXPORTER_OTLP_LOGS_INSECURE", "True"),
+                ("OTEL_EXPORTER_OTLP_CERTIFICATE", "ca.pem"),
+                ("OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE", "logs-ca.pem"),
+                ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", "me.pem"),
+                ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "me.key"),
+            ],
+        );
+        assert_eq!(problems, Vec::<String>::new());
+        let (traces, logs) = (settings.traces.expect("exported"), settings.logs.expect("exported"));
+        assert_eq!(
+            traces.endpoint, "https://collector:4317",
+            "secure unless told otherwise"
+        );
+        assert_eq!(logs.endpoint, "http://beside:4317");
+        let files = |names: [Option<&str>; 3]| {
+            let [certificate, client_certificate, client_key] = names.map(|name| name.map(PathBuf::from));
+            Files {
+                certificate,
+                client_certificate,
+                client_key,
+            }
+        };
+        assert_eq!(traces.tls, files([Some("ca.pem"), Some("me.pem"), Some("me.key")]));
+        assert_eq!(logs.tls, files([Some("logs-ca.pem"), None, None]));
+        let (settings, _) = resolve(
+            service("x"),
+            &[
+                ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://said:4317"),
+                ("OTEL_EXPORTER_OTLP_INSECURE", "false"),
+            ],
+        );
+        assert_eq!(
+            settings.traces.expect("exported").endpoint,
+            "http://said:4317",
+            "a scheme decides"
         );
     }
 

@@ -10,9 +10,10 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{SdkTracerProvider, Span, SpanData, SpanExporter as _, SpanProcessor};
 
-use crate::export::{self, AsyncSend, Counts, Health, SetUpError};
+use crate::export::{self, AsyncSend, Built, Counts, Health, SetUpError};
 use crate::ids::Ids;
 use crate::queue::{Bounds, Queue};
+use crate::reach::Reach;
 use crate::sampler::Sampler;
 use crate::settings::{Settings, Target};
 
@@ -43,8 +44,8 @@ pub(crate) fn start(
         let _inside = runtime.enter();
         export::span_exporter(target)
     };
-    let mut exporter = match built {
-        Ok(exporter) => exporter,
+    let Built { mut exporter, reach } = match built {
+        Ok(built) => built,
         Err(reason) => {
             runtime.shutdown_background();
             return Err(SetUpError::Endpoint {
@@ -61,7 +62,7 @@ pub(crate) fn start(
         batch: settings.batch.spans,
         linger: settings.batch.delay,
     }));
-    let sender = Sender { exporter };
+    let sender = Sender { exporter, reach };
     export::start(SIGNAL, spans.clone(), counts, runtime, sender, report)?;
     Ok(spans)
 }
@@ -70,11 +71,13 @@ const SIGNAL: &str = "traces";
 
 struct Sender {
     exporter: SpanExporter,
+    reach: Reach,
 }
 
 impl AsyncSend<SpanData> for Sender {
-    async fn send(&mut self, batch: Vec<SpanData>) -> OTelSdkResult {
-        self.exporter.export(batch).await
+    async fn send(&mut self, batch: Vec<SpanData>) -> Result<(), String> {
+        let sent = self.exporter.export(batch).await;
+        sent.map_err(|error| self.reach.explain(&error))
     }
 }
 

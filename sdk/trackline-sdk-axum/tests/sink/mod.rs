@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use axum::body::Bytes;
-use axum::http::Uri;
+use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
+use axum::serve::Listener;
 use axum::{Router, extract::DefaultBodyLimit};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -39,6 +40,7 @@ struct Taken {
     spans: Vec<SpanAt>,
     logs: Vec<LogAt>,
     raw: Vec<u8>,
+    headers: Vec<HeaderMap>,
 }
 
 #[derive(Clone)]
@@ -51,15 +53,38 @@ impl Sink {
     pub async fn start() -> Sink {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
+        Sink::on(listener, url)
+    }
+
+    /// Behind TLS, at `https://localhost:…`.
+    pub async fn start_tls(config: rustls::ServerConfig) -> Sink {
+        let tcp = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("https://localhost:{}", tcp.local_addr().expect("an address").port());
+        let acceptor = Arc::new(config).into();
+        Sink::on(TlsListener { tcp, acceptor }, url)
+    }
+
+    fn on<L>(listener: L, url: String) -> Sink
+    where
+        L: Listener,
+        L::Addr: std::fmt::Debug,
+    {
         let taken: Arc<Mutex<Taken>> = Arc::default();
         let store = taken.clone();
         let app = Router::new()
-            .fallback(any(async move |uri: Uri, body: Bytes| {
-                store_request(&store, &uri, body)
+            .fallback(any(async move |uri: Uri, headers: HeaderMap, body: Bytes| {
+                store_request(&store, &uri, headers, body)
             }))
             .layer(DefaultBodyLimit::disable());
         tokio::spawn(async move { axum::serve(listener, app).await });
         Sink { url, taken }
+    }
+
+    /// The value of the header `name` in each request, empty where it has none.
+    pub fn header(&self, name: &str) -> Vec<String> {
+        let taken = self.taken.lock().expect("no test panics inside");
+        let value = |headers: &HeaderMap| headers.get(name).map(|v| v.to_str().expect("ASCII").to_owned());
+        taken.headers.iter().map(|h| value(h).unwrap_or_default()).collect()
     }
 
     pub fn spans(&self) -> Vec<SpanAt> {
@@ -85,8 +110,42 @@ impl Sink {
     }
 }
 
-fn store_request(store: &Mutex<Taken>, uri: &Uri, body: Bytes) -> Response {
+/// Accepts TLS; who fails the handshake is not heard of.
+struct TlsListener {
+    tcp: tokio::net::TcpListener,
+    acceptor: tokio_rustls::TlsAcceptor,
+}
+
+impl Listener for TlsListener {
+    type Io = tokio_rustls::server::TlsStream<tokio::net::TcpStream>;
+    type Addr = std::net::SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (tcp, from) = self.tcp.accept().await.expect("a connection");
+            if let Ok(stream) = self.acceptor.accept(tcp).await {
+                return (stream, from);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.tcp.local_addr()
+    }
+}
+
+/// A client that no telemetry knows of.
+pub fn client() -> reqwest::Client {
+    reqwest::Client::builder()
+        .timeout(std::time::Duration::from_secs(60))
+        .tls_backend_preconfigured(trackline_sdk::tls::client_config())
+        .build()
+        .expect("a client")
+}
+
+fn store_request(store: &Mutex<Taken>, uri: &Uri, headers: HeaderMap, body: Bytes) -> Response {
     let mut taken = store.lock().expect("no test panics inside");
+    taken.headers.push(headers);
     taken.raw.extend_from_slice(&body);
     let grpc = uri.path().ends_with("/Export");
     let message = if grpc { &body[5..] } else { &body[..] };

@@ -7,14 +7,14 @@ use opentelemetry::InstrumentationScope;
 use opentelemetry::logs::{AnyValue, LogRecord, Logger, LoggerProvider, Severity};
 use opentelemetry_otlp::LogExporter;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::logs::{LogBatch, LogExporter as _, SdkLogRecord, SdkLogger, SdkLoggerProvider};
 use tracing::Level;
 
 use super::names::canonical;
 use super::{Entry, Field, level_name};
-use crate::export::{self, AsyncSend, Counts, Health, SetUpError};
+use crate::export::{self, AsyncSend, Built, Counts, Health, SetUpError};
 use crate::queue::{Bounds, Queue};
+use crate::reach::Reach;
 use crate::settings::Target;
 
 /// Records in one export, waiting at most, their memory and the waiting time of the first: as for spans.
@@ -38,8 +38,8 @@ pub(crate) fn start(
         let _inside = runtime.enter();
         export::log_exporter(target)
     };
-    let mut exporter = match built {
-        Ok(exporter) => exporter,
+    let Built { mut exporter, reach } = match built {
+        Ok(built) => built,
         Err(reason) => {
             runtime.shutdown_background();
             return Err(SetUpError::Endpoint {
@@ -58,6 +58,7 @@ pub(crate) fn start(
     }));
     let sender = Sender {
         exporter,
+        reach,
         logger: SdkLoggerProvider::builder().build().logger(SCOPE),
         scope: InstrumentationScope::builder(SCOPE)
             .with_version(env!("CARGO_PKG_VERSION"))
@@ -72,19 +73,21 @@ pub(crate) const SCOPE: &str = "trackline-sdk";
 
 struct Sender {
     exporter: LogExporter,
+    reach: Reach,
     /// Only a logger can make an empty record.
     logger: SdkLogger,
     scope: InstrumentationScope,
 }
 
 impl AsyncSend<Arc<Entry>> for Sender {
-    async fn send(&mut self, batch: Vec<Arc<Entry>>) -> OTelSdkResult {
+    async fn send(&mut self, batch: Vec<Arc<Entry>>) -> Result<(), String> {
         let records: Vec<SdkLogRecord> = batch
             .iter()
             .map(|entry| record(entry, self.logger.create_log_record()))
             .collect();
         let pairs: Vec<_> = records.iter().map(|record| (record, &self.scope)).collect();
-        self.exporter.export(LogBatch::new(&pairs)).await
+        let sent = self.exporter.export(LogBatch::new(&pairs)).await;
+        sent.map_err(|error| self.reach.explain(&error))
     }
 }
 

@@ -1,14 +1,16 @@
 //! A whole service as a process of its own: set up with one call, watched through its stdout and its collector, ended
 //! in order. This test has no harness, because a harness would write to the same stdout.
 
+#[path = "../sink/mod.rs"]
 mod sink;
+mod tls;
 
 use std::io::{BufRead, BufReader, Lines, Read};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use axum::Router;
 use axum::routing::{get, post};
+use axum::{Json, Router};
 use serde_json::Value;
 use sink::Sink;
 
@@ -28,6 +30,7 @@ fn main() {
             println!("test a_service_that_cannot_export_starts_and_logs ... ok");
             runtime.block_on(a_reader_that_sleeps_blocks_no_request());
             println!("test a_reader_that_sleeps_blocks_no_request ... ok");
+            tls::run(&runtime);
         }
     }
 }
@@ -47,6 +50,8 @@ async fn service(role: &str) {
                     .await;
             }),
         )
+        .route("/flush", get(flush))
+        .route("/call", get(call))
         .route("/panic", get(async || -> () { panic!("by design") }))
         .route(
             "/stop",
@@ -63,6 +68,22 @@ async fn service(role: &str) {
         drop(guard);
     } else {
         assert!(guard.shutdown().await, "everything was sent");
+    }
+}
+
+/// Sends what there is and says whether all of it arrived.
+async fn flush() -> Json<bool> {
+    let flushing = tokio::task::spawn_blocking(|| trackline_sdk::Telemetry::global().flush(PATIENCE));
+    assert!(flushing.await.expect("the flush ends"));
+    Json(trackline_sdk::Telemetry::global().stats().spans_failed == 0)
+}
+
+/// Calls the address in `TRACKLINE_TEST_CALL` as a service would.
+async fn call() -> String {
+    let url = std::env::var("TRACKLINE_TEST_CALL").expect("set by the test");
+    match trackline_sdk_axum::http::Client::new().post(url).send().await {
+        Ok(answer) => answer.status().to_string(),
+        Err(error) => format!("{error:?}"),
     }
 }
 
@@ -102,8 +123,7 @@ impl Running {
     }
 
     async fn get(&self, path: &str) -> reqwest::Response {
-        let client = reqwest::Client::builder().timeout(PATIENCE).build().expect("a client");
-        client
+        sink::client()
             .get(format!("{}{path}", self.url))
             .send()
             .await
@@ -112,8 +132,7 @@ impl Running {
 
     /// Asks it to stop and returns everything that it wrote to stdout.
     async fn stop(mut self) -> Vec<Value> {
-        let client = reqwest::Client::new();
-        client
+        sink::client()
             .post(format!("{}/stop", self.url))
             .send()
             .await
@@ -178,7 +197,7 @@ async fn a_service_from_start_to_end() {
             panic["exception"]["file"]
                 .as_str()
                 .expect("a file")
-                .ends_with("process.rs")
+                .ends_with("process/main.rs")
         );
         assert!(
             panic["exception"]["stack_trace"]
@@ -219,7 +238,7 @@ async fn a_service_from_start_to_end() {
 
 async fn a_service_that_cannot_export_starts_and_logs() {
     let env = [
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4317"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://collector:4317"),
         ("OTEL_TRACES_SAMPLER", "often"),
     ];
     let service = Running::start("alone", &env);
@@ -231,8 +250,8 @@ async fn a_service_that_cannot_export_starts_and_logs() {
             .iter()
             .any(|line| line["message"].as_str().expect("text").contains(part))
     };
-    assert!(told("cannot export traces to https://collector:4317"), "{warnings:#?}");
-    assert!(told("cannot export logs to https://collector:4317"), "{warnings:#?}");
+    assert!(told("cannot export traces to ftp://collector:4317"), "{warnings:#?}");
+    assert!(told("cannot export logs to ftp://collector:4317"), "{warnings:#?}");
     assert!(told("OTEL_TRACES_SAMPLER=often"), "{warnings:#?}");
     assert!(lines.iter().any(|line| line["message"] == "GET /hello - 200"));
 }
@@ -241,7 +260,7 @@ async fn a_reader_that_sleeps_blocks_no_request() {
     /// At 700 bytes a line, many times what a pipe holds.
     const REQUESTS: usize = 2_000;
     let service = Running::start("unread", &[("OTEL_SDK_DISABLED", "true")]);
-    let client = reqwest::Client::builder().timeout(PATIENCE).build().expect("a client");
+    let client = sink::client();
     for _ in 0..REQUESTS {
         let answer = client
             .get(format!("{}/hello", service.url))

@@ -44,11 +44,12 @@ pub struct Workflow {
 impl Tables {
     /// Connects and makes the tables where they are missing.
     pub async fn open() -> Result<Self> {
-        let url = environment::text("DATABASE_URL", "sqlite:./demo.sqlite?mode=rwc");
-        let database = Database::connect(&url).await.context("connecting to the database")?;
-        for statement in TABLES {
-            database.query(statement).execute().await.context("making the tables")?;
-        }
+        Self::open_at(&environment::text("DATABASE_URL", "sqlite:./demo.sqlite?mode=rwc")).await
+    }
+
+    async fn open_at(url: &str) -> Result<Self> {
+        let database = Database::connect(url).await.context("connecting to the database")?;
+        make_tables(&database).await.context("making the tables")?;
         Ok(Self { database })
     }
 
@@ -171,6 +172,22 @@ impl Tables {
     }
 }
 
+async fn make_tables(database: &Database) -> Result<(), Error> {
+    if database.system() == "postgresql" {
+        // Three services start at once, and `IF NOT EXISTS` alone lets two of them collide in PostgreSQL's catalog.
+        let mut making = database.begin().await?;
+        making.query("SELECT pg_advisory_xact_lock(8000)").execute().await?;
+        for statement in TABLES {
+            making.query(statement).execute().await?;
+        }
+        return making.commit().await;
+    }
+    for statement in TABLES {
+        database.query(statement).execute().await?;
+    }
+    Ok(())
+}
+
 fn workflow(row: &Row) -> Result<Workflow, Failure> {
     let read = |column| row.get::<String>(column).map_err(failed);
     Ok(Workflow {
@@ -196,4 +213,66 @@ fn now() -> String {
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap_or_default();
     format!("{}.{:06}", since.as_secs(), since.subsec_micros())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the services do with their tables, from three of them that start at once.
+    async fn check(url: &str) {
+        let (gateway, engine, scheduler) =
+            tokio::join!(Tables::open_at(url), Tables::open_at(url), Tables::open_at(url));
+        let (gateway, engine) = (gateway.expect("opened"), engine.expect("opened"));
+        let scheduler = scheduler.expect("opened");
+
+        let session = gateway.new_session("u-7").await.expect("stored");
+        let found = engine.session(&session.session_id).await.expect("found");
+        assert_eq!((found.user_id.as_str(), found.status.as_str()), ("u-7", "active"));
+        assert_eq!(found.tracking_id, session.tracking_id);
+        assert!(gateway.session("s-none").await.is_err());
+
+        let nodes = crate::workflow::design("a short wish");
+        let workflow = engine.new_workflow("triage", nodes).await.expect("stored");
+        let listed = scheduler.workflows().await.expect("listed");
+        assert_eq!(listed[0].workflow_id, workflow.workflow_id);
+        assert_eq!(listed[0].nodes.len(), workflow.nodes.len());
+
+        let execution = engine.begin_execution(&workflow.workflow_id).await.expect("stored");
+        assert!(engine.record_node(&execution, None).await.is_ok());
+        assert!(engine.record_node(&execution, Some(Inject::Database)).await.is_err());
+        assert!(engine.end_execution(&execution, "completed").await.is_ok());
+        let query = gateway
+            .database
+            .query("SELECT status FROM workflow_executions WHERE id = $1");
+        let row = query.bind(execution).fetch_one().await.expect("the row");
+        assert_eq!(row.get::<String>("status").expect("text"), "completed");
+    }
+
+    #[tokio::test]
+    async fn tables_in_sqlite() {
+        let path = std::env::temp_dir().join(format!("trackline-demo-{}.sqlite", std::process::id()));
+        check(&format!("sqlite:{}?mode=rwc", path.display())).await;
+        for suffix in ["", "-wal", "-shm"] {
+            // Some of these exist only while the database is open.
+            let _ = std::fs::remove_file(format!("{}{suffix}", path.display()));
+        }
+    }
+
+    #[tokio::test]
+    async fn tables_in_postgresql() {
+        let Ok(url) = std::env::var("TRACKLINE_TEST_POSTGRES") else {
+            // Straight to standard error: what a passing test prints with a macro is not shown.
+            let why = "skipped: TRACKLINE_TEST_POSTGRES names no database\n";
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), why.as_bytes());
+            return;
+        };
+        let database = Database::connect(&url).await.expect("a database");
+        // A schema of its own makes the tables new each time.
+        for statement in ["DROP SCHEMA IF EXISTS demo_test CASCADE", "CREATE SCHEMA demo_test"] {
+            database.query(statement).execute().await.expect("a schema");
+        }
+        let join = if url.contains('?') { '&' } else { '?' };
+        check(&format!("{url}{join}options[search_path]=demo_test")).await;
+    }
 }

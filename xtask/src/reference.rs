@@ -25,7 +25,7 @@ An unknown key is an error that names its line and what was probably meant. A co
 when a pipeline or `service.extensions` names it.
 ";
 
-/// Heading, the struct, its file, and the files of the structs inside it.
+/// Heading, the struct (or several that are read from one map), its file, and the files of the structs inside it.
 const SECTIONS: &[(&str, &str, &[&str])] = &[
     (
         "Receiver `otlp`",
@@ -53,13 +53,13 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
     ("Exporter `store`", "Config", &["crates/exporters/src/store.rs"]),
     (
         "Exporter `otlp`",
-        "Config",
-        &["crates/exporters/src/otlp.rs", REQUEST, SENDING],
+        "Settings + Shared",
+        &["crates/exporters/src/otlp.rs", SENDER, REQUEST, SENDING],
     ),
     (
         "Exporter `otlphttp`",
-        "Config",
-        &["crates/exporters/src/otlphttp.rs", REQUEST, SENDING],
+        "Settings + Shared",
+        &["crates/exporters/src/otlphttp.rs", SENDER, REQUEST, SENDING],
     ),
     ("Exporter `file`", "Config", &["crates/exporters/src/file.rs"]),
     ("Exporter `debug`", "Config", &["crates/exporters/src/debug.rs"]),
@@ -71,7 +71,8 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
     ),
     ("`service.journal`", "JournalSettings", &[DOCUMENT]),
 ];
-const REQUEST: &str = "crates/exporters/src/otlp_request.rs";
+const SENDER: &str = "crates/exporters/src/sender.rs";
+const REQUEST: &str = "crates/exporters/src/request.rs";
 const SENDING: &str = "crates/pipeline/src/sending.rs";
 
 pub fn run(args: &[String]) -> Result<()> {
@@ -98,16 +99,20 @@ fn page() -> Result<String> {
         for file in files.iter().rev() {
             let text = read(file)?;
             intro = opening(&text);
-            items.extend(items_of(&text).with_context(|| format!("reading {file}"))?);
+            items.extend(items_of(&text, root).with_context(|| format!("reading {file}"))?);
         }
-        let Some(Item::Struct { doc, fields }) = items.get(*root) else {
-            bail!("{}: there is no struct `{root}`", files[0]);
-        };
-        // What several components of one file have in common says nothing of one of them.
-        let intro = if doc.is_empty() { &intro } else { doc };
-        writeln!(page, "\n## {heading}\n\n{intro}\n")?;
-        writeln!(page, "| key | value | meaning |\n|---|---|---|")?;
-        rows(&mut page, "", fields, &items)?;
+        for (at, name) in root.split(" + ").enumerate() {
+            let Some(Item::Struct { doc, fields }) = items.get(name) else {
+                bail!("{}: there is no struct `{name}`", files[0]);
+            };
+            if at == 0 {
+                // What several components of one file have in common says nothing of one of them.
+                let intro = if doc.is_empty() { &intro } else { doc };
+                writeln!(page, "\n## {heading}\n\n{intro}\n")?;
+                writeln!(page, "| key | value | meaning |\n|---|---|---|")?;
+            }
+            rows(&mut page, "", fields, &items)?;
+        }
     }
     Ok(page)
 }
@@ -155,8 +160,9 @@ struct Field {
     kind: String,
 }
 
-/// The public structs with fields and the plain enums of a file, up to its tests.
-fn items_of(text: &str) -> Result<BTreeMap<String, Item>> {
+/// The public structs with fields and the plain enums of a file, up to its tests: those that serde reads, and those that are roots of a section
+/// and may be read by hand.
+fn items_of(text: &str, roots: &str) -> Result<BTreeMap<String, Item>> {
     let mut items = BTreeMap::new();
     let (mut doc, mut attributes) = (Vec::new(), String::new());
     let mut lines = text.split("#[cfg(test)]").next().unwrap_or_default().lines();
@@ -167,9 +173,12 @@ fn items_of(text: &str) -> Result<BTreeMap<String, Item>> {
             attributes.push_str(line);
         } else {
             let named = |keyword| line.strip_prefix(keyword)?.strip_suffix(" {");
-            if !attributes.contains("Deserialize") {
+            let is_root = named("pub struct ").is_some_and(|name| roots.split(" + ").any(|root| root == name));
+            if !attributes.contains("Deserialize") && !is_root {
             } else if let Some(name) = named("pub struct ") {
-                let fields = fields(&mut lines, attributes.contains("default"))?;
+                let by_hand = !attributes.contains("Deserialize");
+                let has_default = attributes.contains(if by_hand { "Default" } else { "default" });
+                let fields = fields(&mut lines, has_default)?;
                 let doc = doc.join("\n");
                 items.insert(name.to_owned(), Item::Struct { doc, fields });
             } else if let Some(name) = named("pub enum ") {

@@ -13,22 +13,22 @@
 //! The unary call is ours on `hyper`: five bytes of frame, one message, trailers. Sources: "gRPC over HTTP2" of the gRPC project, and the OpenTelemetry
 //! Protocol Specification, "OTLP/gRPC Response".
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::header::{CONTENT_TYPE, TE, USER_AGENT};
+use http::header::TE;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::Full;
 use model::{Batch, Signal};
-use net::dial::{Answer, Client, DialConfigError, Target, headers};
+use net::dial::{Answer, Client, Target};
 use net::grpc::Code;
 use pipeline::config::{Problems, Section};
-use pipeline::sending::{OnFull, Queue, Retry, Sending};
 use pipeline::{BoxFuture, Exporter, Outcome, Reason};
 use serde::Deserialize;
 
-use crate::otlp_request::{Headers, Packing, Tls, outcome_of, pack, protobuf, sending, service, shortened};
+use crate::otlp_request::{outcome_of, protobuf, service};
+use crate::request::{BuildError, Packing, pack, request_headers, shortened};
+use crate::sender::{Own, Sender};
 
 /// The port of OTLP/gRPC where none is written.
 const DEFAULT_PORT: u16 = 4317;
@@ -38,78 +38,29 @@ const FRAME_BYTES: usize = 5;
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
-    /// Where to: `host:port`, or with `http://` (no TLS) or `https://`.
+pub struct Settings {
+    /// Where to: `host:port`, or with `http://` (no TLS) or `https://`. Without a scheme it is TLS unless `tls` says `insecure`.
     pub endpoint: String,
-    /// Default: TLS, with the system's certificates.
-    #[serde(default, deserialize_with = "pipeline::config::present")]
-    pub tls: Option<Tls>,
-    /// Sent along with each request. Default: none.
-    #[serde(default)]
-    pub headers: Headers,
-    /// `gzip` (default), `zstd` or `none`.
-    #[serde(default)]
-    pub compression: Packing,
-    /// For one attempt. Default 5s.
-    #[serde(default = "timeout", deserialize_with = "pipeline::config::duration")]
-    pub timeout: Duration,
-    /// What happens when the backend refuses for now or is not reached.
-    #[serde(default)]
-    pub retry_on_failure: Retry,
-    /// The queue is the journal; these are its bounds for this exporter.
-    #[serde(default)]
-    pub sending_queue: Queue,
-    /// At the journal's bound: `skip_oldest` (default) or `refuse`.
-    #[serde(default)]
-    pub on_full: OnFull,
-    /// A directory for requests that the backend refuses for good. Default: none; they are dropped and counted.
-    #[serde(default)]
-    pub dead_letter: Option<PathBuf>,
 }
 
-fn timeout() -> Duration {
-    Duration::from_secs(5)
+/// Everything about one of these exporters.
+pub type Config = Sender<Settings>;
+
+impl Own for Settings {
+    const TIMEOUT: Duration = Duration::from_secs(5);
 }
 
 pub fn parse(section: &Section<'_>) -> Result<Config, Problems> {
-    let config: Config = section.parse()?;
-    let target =
-        Target::parse(&config.endpoint).map_err(|why| section.problem(&["endpoint"], format!("endpoint: {why}")))?;
+    let config = Config::parse(section)?;
+    let target = Target::parse(&config.own.endpoint)
+        .map_err(|why| section.problem(&["endpoint"], format!("endpoint: {why}")))?;
     if !matches!(target.path.as_str(), "" | "/") {
         return Err(section.problem(
             &["endpoint"],
             "endpoint: gRPC has no path; `otlphttp` is the exporter with one",
         ));
     }
-    headers(&config.headers).map_err(|why| section.problem(&["headers"], why))?;
-    if let Some(Err((key, why))) = config.tls.as_ref().map(Tls::check) {
-        return Err(section.problem(&["tls", key], why));
-    }
     Ok(config)
-}
-
-impl Config {
-    pub fn sending(&self) -> Sending {
-        let dead_letter = self.dead_letter.as_ref();
-        sending(
-            self.timeout,
-            &self.retry_on_failure,
-            &self.sending_queue,
-            self.on_full,
-            dead_letter,
-        )
-    }
-}
-
-/// Why an exporter cannot be made.
-#[derive(Debug, thiserror::Error)]
-pub enum BuildError {
-    #[error("endpoint: {0}")]
-    Endpoint(String),
-    #[error("{0}")]
-    Header(String),
-    #[error("tls: {0}")]
-    Tls(#[from] DialConfigError),
 }
 
 /// Sends over OTLP/gRPC.
@@ -122,22 +73,17 @@ pub struct Otlp {
 impl Otlp {
     /// Reads certificates; connects with the first request.
     pub fn new(config: &Config) -> Result<Otlp, BuildError> {
-        let target = Target::parse(&config.endpoint).map_err(BuildError::Endpoint)?;
-        let tls = config.tls.clone().unwrap_or_default();
+        let target = Target::parse(&config.own.endpoint).map_err(BuildError::Endpoint)?;
+        let tls = config.shared.tls.clone().unwrap_or_default();
         let secure = target.https.unwrap_or(!tls.insecure);
         let port = target.port.unwrap_or(DEFAULT_PORT);
         let client = Client::new(&target.host, port, secure.then(|| tls.client()).as_ref(), true)?;
-        let mut headers = headers(&config.headers).map_err(BuildError::Header)?;
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        let mut headers = request_headers(&config.shared, "application/grpc")?;
         headers.insert(TE, HeaderValue::from_static("trailers"));
-        headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(concat!(
-            "trackline/",
-            env!("CARGO_PKG_VERSION")
-        )));
         Ok(Otlp {
             client,
             headers,
-            packing: config.compression,
+            packing: config.shared.compression,
         })
     }
 

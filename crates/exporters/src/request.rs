@@ -1,0 +1,348 @@
+//! Why: how a request goes out, whatever its format: packed, posted, and its answer's status read. An exporter over HTTP adds what it sends and where.
+//!
+//! Source: RFC 9110; which statuses are worth another try is from the OpenTelemetry Protocol Specification 1.x, "OTLP/HTTP Response", and fits
+//! other backends as well.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri};
+use http_body_util::Full;
+use model::{Batch, Compression};
+use net::dial::{Answer, Client, DialConfigError, Target, headers};
+use pipeline::{Outcome, Reason};
+use serde::Deserialize;
+
+use crate::sender::Shared;
+
+/// The longest wait that a backend may ask for; beyond it, trying again is cheaper than a mistake in its clock.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
+
+/// A backend's words in our log and ledger are cut here.
+const MAX_MESSAGE_BYTES: usize = 512;
+
+/// The collector's default is gzip; level 1 of a fast library packs telemetry nearly as well as the usual level 6.
+const GZIP_LEVEL: i32 = 1;
+const ZSTD_LEVEL: i32 = 1;
+
+/// `compression`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Packing {
+    #[default]
+    Gzip,
+    Zstd,
+    None,
+}
+
+/// A payload on its way out.
+pub struct Packed {
+    pub bytes: Bytes,
+    /// The name in `content-encoding` and `grpc-encoding`.
+    pub encoding: Option<&'static str>,
+}
+
+thread_local! {
+    static GZIP: RefCell<libdeflater::Compressor> = RefCell::new(libdeflater::Compressor::new(
+        libdeflater::CompressionLvl::new(GZIP_LEVEL).unwrap_or_default(),
+    ));
+}
+
+/// Packs a payload; what came in packed the same way and was not edited goes out as it came.
+pub fn pack(batch: &Batch, packing: Packing) -> Packed {
+    let wire = |compression| {
+        batch
+            .wire
+            .as_ref()
+            .filter(|wire| wire.compression == compression)
+            .map(|wire| wire.bytes.clone())
+    };
+    let plain = || Packed {
+        bytes: batch.payload.clone(),
+        encoding: None,
+    };
+    match packing {
+        Packing::None => plain(),
+        Packing::Gzip => {
+            let bytes = wire(Compression::Gzip)
+                .unwrap_or_else(|| GZIP.with_borrow_mut(|gzip| compress_gzip(gzip, &batch.payload)));
+            Packed {
+                bytes,
+                encoding: Some("gzip"),
+            }
+        }
+        Packing::Zstd => {
+            let bytes = wire(Compression::Zstd).map_or_else(
+                || zstd::bulk::compress(&batch.payload, ZSTD_LEVEL),
+                |it| Ok(it.to_vec()),
+            );
+            // It fails only for want of memory; unpacked is always right.
+            bytes.map_or_else(
+                |_| plain(),
+                |bytes| Packed {
+                    bytes: bytes.into(),
+                    encoding: Some("zstd"),
+                },
+            )
+        }
+    }
+}
+
+/// A text or JSON is packed the same way.
+pub fn pack_text(text: Vec<u8>, packing: Packing) -> Packed {
+    match packing {
+        Packing::None => Packed {
+            bytes: text.into(),
+            encoding: None,
+        },
+        Packing::Gzip => Packed {
+            bytes: GZIP.with_borrow_mut(|gzip| compress_gzip(gzip, &text)),
+            encoding: Some("gzip"),
+        },
+        Packing::Zstd => match zstd::bulk::compress(&text, ZSTD_LEVEL) {
+            Ok(bytes) => Packed {
+                bytes: bytes.into(),
+                encoding: Some("zstd"),
+            },
+            Err(_) => Packed {
+                bytes: text.into(),
+                encoding: None,
+            },
+        },
+    }
+}
+
+fn compress_gzip(gzip: &mut libdeflater::Compressor, payload: &[u8]) -> Bytes {
+    let mut out = vec![0; gzip.gzip_compress_bound(payload.len())];
+    // The bound is the bound: there is room.
+    let length = gzip.gzip_compress(payload, &mut out).unwrap_or_default();
+    out.truncate(length);
+    out.into()
+}
+
+/// A stranger's text, short enough and without control characters.
+pub fn shortened(text: &str) -> String {
+    let mut end = text.len().min(MAX_MESSAGE_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end]
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
+/// Why an exporter cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error("endpoint: {0}")]
+    Endpoint(String),
+    #[error("{0}")]
+    Header(String),
+    #[error("tls: {0}")]
+    Tls(#[from] DialConfigError),
+}
+
+/// The headers of the configuration, and who we are.
+pub fn request_headers(shared: &Shared, content_type: &'static str) -> Result<HeaderMap, BuildError> {
+    let mut headers = headers(&shared.headers).map_err(BuildError::Header)?;
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(concat!(
+        "trackline/",
+        env!("CARGO_PKG_VERSION")
+    )));
+    Ok(headers)
+}
+
+/// The clients of one exporter, one per scheme and authority, so that addresses of one host share their connections.
+#[derive(Default)]
+pub struct Clients(BTreeMap<String, Arc<Client>>);
+
+/// One address that requests are posted to.
+pub struct Address {
+    client: Arc<Client>,
+    uri: Uri,
+    headers: HeaderMap,
+}
+
+impl Address {
+    /// Reads certificates; connects with the first request. `url` is a whole one.
+    pub fn new(
+        url: &str,
+        content_type: &'static str,
+        shared: &Shared,
+        clients: &mut Clients,
+    ) -> Result<Address, BuildError> {
+        let target = Target::parse(url).map_err(BuildError::Endpoint)?;
+        let secure = target.https.unwrap_or(true);
+        let port = target.port.unwrap_or(if secure { 443 } else { 80 });
+        let tls = secure.then(|| shared.tls.clone().unwrap_or_default().client());
+        let client = Client::new(&target.host, port, tls.as_ref(), false)?;
+        let uri = url
+            .parse()
+            .map_err(|error| BuildError::Endpoint(format!("{url}: {error}")))?;
+        let key = format!("{}://{}", client.scheme(), client.address());
+        Ok(Address {
+            client: Arc::clone(clients.0.entry(key).or_insert_with(|| Arc::new(client))),
+            uri,
+            headers: request_headers(shared, content_type)?,
+        })
+    }
+
+    /// Posts a payload of `items` items. The answer, if it is a success; else what has become of the batch.
+    pub async fn post(&self, packed: Packed, items: u32) -> Result<Answer, Outcome> {
+        let mut request = Request::new(Full::new(packed.bytes));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        if let Some(encoding) = packed.encoding {
+            request
+                .headers_mut()
+                .insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
+        }
+        match self.client.send(request).await {
+            Ok(answer) => success(answer, items),
+            Err(error) => {
+                tracing::warn!("{error}; it is tried again");
+                Err(Outcome::retry(Duration::ZERO, Reason::BackendUnavailable))
+            }
+        }
+    }
+}
+
+/// Tells success from what is to be tried again and from what is refused for good.
+fn success(answer: Answer, items: u32) -> Result<Answer, Outcome> {
+    let status = answer.status.as_u16();
+    match status {
+        200..=299 => Ok(answer),
+        429 | 502 | 503 | 504 => {
+            let now = SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| since.as_secs());
+            let wait = answer
+                .headers
+                .get(RETRY_AFTER)
+                .and_then(|value| retry_after(value.to_str().ok()?, now));
+            Err(Outcome::retry(wait.unwrap_or_default(), Reason::BackendUnavailable))
+        }
+        _ => {
+            let text = String::from_utf8_lossy(&answer.body);
+            let message = format!("HTTP {status}: {}", shortened(text.trim()));
+            Err(Outcome::rejected(Reason::BackendRejected, message, items))
+        }
+    }
+}
+
+/// Seconds, or a date (`Sun, 06 Nov 1994 08:49:37 GMT`; RFC 9110, 10.2.3).
+fn retry_after(text: &str, now_seconds: u64) -> Option<Duration> {
+    let seconds = match text.trim().parse::<u64>() {
+        Ok(seconds) => seconds,
+        Err(_) => date_seconds(text.trim())?.saturating_sub(now_seconds),
+    };
+    Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
+}
+
+fn date_seconds(text: &str) -> Option<u64> {
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    let mut parts = text.split_once(", ")?.1.split(' ');
+    let day: u64 = parts.next()?.parse().ok()?;
+    let name = parts.next()?;
+    let month = MONTHS.iter().position(|month| *month == name)? as u64 + 1;
+    let year: u64 = parts
+        .next()?
+        .parse()
+        .ok()
+        .filter(|year| (1970..10_000).contains(year))?;
+    let mut clock = parts.next()?.split(':').map(str::parse::<u64>);
+    let (hours, minutes, seconds) = (clock.next()?.ok()?, clock.next()?.ok()?, clock.next()?.ok()?);
+    if parts.next() != Some("GMT") || day > 31 || hours > 23 || minutes > 59 || seconds > 60 {
+        return None;
+    }
+    // Days since 1970 in the proleptic Gregorian calendar, with the year beginning in March.
+    let (year, month) = if month <= 2 {
+        (year - 1, month + 9)
+    } else {
+        (year, month - 3)
+    };
+    let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 1;
+    Some((days.checked_sub(719_468)?) * 86_400 + hours * 3600 + minutes * 60 + seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::spans;
+    use http::StatusCode;
+
+    #[test]
+    fn statuses_as_the_specification_has_them() {
+        let answer = |status: u16| Answer {
+            status: StatusCode::from_u16(status).expect("a status"),
+            headers: HeaderMap::new(),
+            body: Bytes::from_static(b"why\n"),
+            trailers: HeaderMap::new(),
+        };
+        assert!(success(answer(200), 5).is_ok() && success(answer(202), 5).is_ok());
+        for retryable in [429, 502, 503, 504] {
+            let expect = Outcome::retry(Duration::ZERO, Reason::BackendUnavailable);
+            assert_eq!(success(answer(retryable), 5).err(), Some(expect), "{retryable}");
+        }
+        for fatal in [301, 400, 401, 403, 404, 413, 500, 501] {
+            let expect = Outcome::rejected(Reason::BackendRejected, format!("HTTP {fatal}: why"), 5);
+            assert_eq!(success(answer(fatal), 5).err(), Some(expect));
+        }
+    }
+
+    #[test]
+    fn retry_after_in_both_forms() {
+        assert_eq!(date_seconds("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
+        assert_eq!(date_seconds("Thu, 29 Feb 2024 00:00:00 GMT"), Some(1_709_164_800));
+        assert_eq!(
+            retry_after("Sun, 06 Nov 1994 08:49:37 GMT", 784_111_770),
+            Some(Duration::from_secs(7))
+        );
+        assert_eq!(
+            retry_after("Sun, 06 Nov 1994 08:49:37 GMT", 884_111_770),
+            Some(Duration::ZERO)
+        );
+        assert_eq!(retry_after("30", 0), Some(Duration::from_secs(30)));
+        assert_eq!(retry_after("999999999", 0), Some(MAX_RETRY_AFTER));
+        for wrong in [
+            "soon",
+            "Sun, 06 Nov 1994",
+            "Sun, 06 Foo 1994 08:49:37 GMT",
+            "-5",
+            "Sun, 06 Nov 0 08:49:37 GMT",
+        ] {
+            assert_eq!(retry_after(wrong, 0), None, "{wrong}");
+        }
+    }
+    #[test]
+    fn packed_is_what_was_meant() {
+        let batch = spans(&["a", "b"]);
+        let gzip = pack(&batch, Packing::Gzip);
+        let mut out = vec![0; batch.payload.len()];
+        libdeflater::Decompressor::new()
+            .gzip_decompress(&gzip.bytes, &mut out)
+            .expect("gzip");
+        assert_eq!((out.as_slice(), gzip.encoding), (&batch.payload[..], Some("gzip")));
+        let zstd = pack(&batch, Packing::Zstd);
+        let out = zstd::bulk::decompress(&zstd.bytes, batch.payload.len()).expect("zstd");
+        assert_eq!((out.as_slice(), zstd.encoding), (&batch.payload[..], Some("zstd")));
+        let came_packed = Batch {
+            wire: Some(model::Wire {
+                compression: Compression::Gzip,
+                bytes: "as it came".into(),
+            }),
+            ..batch
+        };
+        assert_eq!(pack(&came_packed, Packing::Gzip).bytes, "as it came");
+        assert_eq!(pack(&came_packed, Packing::None).bytes, came_packed.payload);
+    }
+}

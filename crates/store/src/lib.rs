@@ -3,9 +3,10 @@
 //! What: parts are immutable Parquet files of one dataset and one day; fresh rows are answered from memory until they are in a part; a
 //! catalog of numbered commits says which parts are live and which journal positions they cover.
 //! In: canonical OTLP batches with their journal positions (`Writer::append`).
-//! Out: record batches, whole traces, names of services and operations, statistics (`Reader`).
+//! Out: record batches, whole traces, what retention removed of a trace, names of services and operations, statistics (`Reader`).
 //! Invariants: a commit names parts and journal ranges together, so that a restart neither loses nor repeats; a query sees one snapshot from
-//! its start to its end; a failed write loses nothing in memory; a damaged part is set aside and reported, the rest is served.
+//! its start to its end; a failed write loses nothing in memory; a damaged part is set aside and reported, the rest is served; a damaged file of the
+//! catalog is read from its copy.
 
 mod append;
 mod arrow;

@@ -40,6 +40,9 @@ pub struct PartEntry {
     pub created_unix_nano: u64,
     /// Offset, length and checksum of the part's directory.
     pub directory: (u64, u32, u32),
+    /// Checksum of the whole file; parts of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crc: Option<u32>,
     /// Services and their operations.
     pub names: Names,
 }

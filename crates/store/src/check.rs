@@ -129,12 +129,26 @@ fn check_part(disk: &dyn Disk, path: &Path, entry: &PartEntry) -> Result<(), Rea
             "it is of another dataset or day than the catalog says".to_owned(),
         ));
     }
+    // What we read ourselves comes first: it says where the damage lies.
     part.check_trace_index()?;
     for group in 0..part.directory.groups.len() {
         let rows = part.directory.groups[group].rows as usize;
         for column in 0..part.directory.columns.len() {
             part.column(group, column, 0..rows)?;
         }
+    }
+    // Page headers, footer and gaps are only read by others.
+    let (bytes, crc) = part.checksum()?;
+    if bytes != entry.bytes {
+        return Err(differs(format!(
+            "it has {bytes} bytes, the catalog says {}",
+            entry.bytes
+        )));
+    }
+    if entry.crc.is_some_and(|known| known != crc) {
+        return Err(differs(
+            "its bytes do not match their checksum, in what only other readers of Parquet look at: a page header or the footer".to_owned(),
+        ));
     }
     Ok(())
 }

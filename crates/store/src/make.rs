@@ -34,6 +34,8 @@ pub struct Made {
     pub min_time: u64,
     pub max_time: u64,
     pub directory: Blob,
+    /// Checksum of the whole file.
+    pub crc: u32,
 }
 
 impl Maker {
@@ -115,13 +117,19 @@ impl Maker {
             buckets_offset,
             buckets: n,
         });
-        let Written { bytes, rows, directory } = self.writer.finish()?;
+        let Written {
+            bytes,
+            rows,
+            directory,
+            crc,
+        } = self.writer.finish()?;
         Ok(Made {
             rows,
             bytes,
             min_time: self.min_time,
             max_time: self.max_time,
             directory,
+            crc,
         })
     }
 }

@@ -51,6 +51,22 @@ impl OpenPart {
         Ok(part)
     }
 
+    /// Reads the whole file; returns its length and its checksum.
+    pub fn checksum(&self) -> Result<(u64, u32), ReadError> {
+        /// Bytes read at once.
+        const STEP_BYTES: u64 = 1 << 20;
+        let bytes = self.file.bytes().map_err(|e| self.failed(e))?;
+        let mut buffer = vec![0; STEP_BYTES.min(bytes) as usize];
+        let (mut at, mut crc) = (0, 0);
+        while at < bytes {
+            let piece = &mut buffer[..STEP_BYTES.min(bytes - at) as usize];
+            self.read(piece, at)?;
+            crc = crc32c::crc32c_append(crc, piece);
+            at += piece.len() as u64;
+        }
+        Ok((bytes, crc))
+    }
+
     fn trailer(&self) -> Result<Blob, ReadError> {
         let bytes = self.file.bytes().map_err(|e| self.failed(e))?;
         let cut = || self.corrupt(bytes, BadPage("the file is cut short"));

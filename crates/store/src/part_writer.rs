@@ -36,6 +36,8 @@ pub struct PartWriter {
     file: Box<dyn FileWrite>,
     buffer: Vec<u8>,
     written: u64,
+    /// Checksum of what was written.
+    crc: u32,
     directory: Directory,
     footers: Vec<GroupFooter>,
     compressor: zstd::bulk::Compressor<'static>,
@@ -70,6 +72,8 @@ pub struct Written {
     pub bytes: u64,
     pub rows: u64,
     pub directory: Blob,
+    /// Checksum of the whole file: page headers and the footer, which only others read, lie under no other.
+    pub crc: u32,
 }
 
 struct PageOut {
@@ -83,6 +87,7 @@ impl PartWriter {
             file,
             buffer: PARQUET_MAGIC.to_vec(),
             written: 0,
+            crc: 0,
             directory,
             footers: Vec::new(),
             compressor: zstd::bulk::Compressor::new(ZSTD_LEVEL)?,
@@ -107,6 +112,7 @@ impl PartWriter {
         if self.buffer.len() >= at_least && !self.buffer.is_empty() {
             self.file.write_all(&self.buffer)?;
             self.written += self.buffer.len() as u64;
+            self.crc = crc32c::crc32c_append(self.crc, &self.buffer);
             self.buffer.clear();
         }
         Ok(())
@@ -535,6 +541,7 @@ impl PartWriter {
                 bytes: directory.len() as u32,
                 crc: crc32c::crc32c(&directory),
             },
+            crc: self.crc,
         })
     }
 

@@ -472,6 +472,7 @@ impl Core {
             max_time: 0,
             created_unix_nano: self.shared.settings.clock.now_unix_nano(),
             directory: (0, 0, 0),
+            crc: None,
             names: Names::default(),
         };
         let path = entry.path(&self.shared.dir);
@@ -490,6 +491,7 @@ impl Core {
                 entry.min_time = made.min_time;
                 entry.max_time = made.max_time;
                 entry.directory = (made.directory.offset, made.directory.bytes, made.directory.crc);
+                entry.crc = Some(made.crc);
                 entry.names = names;
                 Ok(entry)
             }

@@ -63,6 +63,21 @@ export type Failure = {
   stack: string | null;
   offset_ns: number;
   source: 'event' | 'status' | 'log';
+  /** What its callers made of it, from the failure up. */
+  seen_in?: SeenIn[];
+  seen_in_cut?: number;
+};
+
+/** One failure as another layer told of it; no message where it said no more than that it failed. */
+export type SeenIn = {
+  span_id: string | null;
+  service: string;
+  operation: string;
+  type: string;
+  message: string;
+  stack: string | null;
+  offset_ns: number;
+  source: 'event' | 'status' | 'log';
 };
 
 export type AiCall = {
@@ -88,7 +103,7 @@ export type Story = {
   ai: { calls: AiCall[]; input_tokens: number; output_tokens: number; cost_usd: number } | null;
   rows: { source: string; table: string; columns: string[]; rows: Json[][]; cut?: boolean }[];
   rows_error: string | null;
-  more: { spans_cut: number; logs_cut: number };
+  more: { spans_cut: number; logs_cut: number; errors_cut?: number };
 };
 
 export type Summary = {

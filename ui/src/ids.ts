@@ -6,15 +6,15 @@
 export type Form = 'hex' | 'short hex' | 'uuid' | 'traceparent' | 'header' | 'base64' | 'text';
 export type Parsed = { id: string; form: Form };
 
-const HEX32 = /^[0-9a-f]{32}$/;
-const SHORT_HEX = /^[0-9a-f]{1,31}$/;
+const HEX32 = /^(?:0x)?([0-9a-f]{32})$/;
+const SHORT_HEX = /^(?:0x)?([0-9a-f]{1,31})$/;
 const UUID = /^\{?([0-9a-f]{8})-([0-9a-f]{4})-([0-9a-f]{4})-([0-9a-f]{4})-([0-9a-f]{12})\}?$/;
 const TRACEPARENT = /^[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?$/;
 const HEADER = /^(?:x-tracking-id|traceparent|x-trace-id|tracking[_-]?id|trace[_-]?id)["']?\s*[:=]\s*["']?(.+?)["',;]*$/i;
 /** 16 bytes are 22 characters of base64, with or without their padding; URL-safe letters too. */
 const BASE64_16 = /^[A-Za-z0-9+/_-]{22}(==)?$/;
 /** An id inside a longer text, such as a pasted log line. */
-const WITHIN = /(?:^|[^0-9a-z])([0-9a-f]{32}|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})(?![0-9a-z])/gi;
+const WITHIN = /(?:^|[^0-9a-z]|\b0x)([0-9a-f]{32}|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})(?![0-9a-z])/gi;
 
 const NO_ID = '0'.repeat(32);
 
@@ -35,8 +35,8 @@ function parseBare(text: string): Parsed | null {
   const lower = text.toLowerCase();
   let found: Parsed | null = null;
   let m: RegExpExecArray | null;
-  if (HEX32.test(lower)) found = { id: lower, form: 'hex' };
-  else if (SHORT_HEX.test(lower)) found = { id: lower.padStart(32, '0'), form: 'short hex' };
+  if ((m = HEX32.exec(lower))) found = { id: m[1]!, form: 'hex' };
+  else if ((m = SHORT_HEX.exec(lower))) found = { id: m[1]!.padStart(32, '0'), form: 'short hex' };
   else if ((m = UUID.exec(lower))) found = { id: m.slice(1, 6).join(''), form: 'uuid' };
   else if ((m = TRACEPARENT.exec(lower))) found = { id: m[1]!, form: 'traceparent' };
   else if (BASE64_16.test(text)) found = { id: base64ToHex(text), form: 'base64' };

@@ -51,8 +51,8 @@ impl TraceId {
         (!id.is_zero()).then_some(id)
     }
 
-    /// Reads an id from whatever a person pastes: hex digits in either case (fewer than 32 are padded on the left), a
-    /// dashed UUID, a `traceparent`, base64 of 16 bytes (either alphabet), or a line such as `X-Tracking-ID: …` around
+    /// Reads an id from whatever a person pastes: hex digits in either case, with or without `0x` (fewer than 32 are
+    /// padded on the left), a dashed UUID, a `traceparent`, base64 of 16 bytes (either alphabet), or a line such as `X-Tracking-ID: …` around
     /// one of them. A text that is both hex and base64 is hex.
     pub fn parse(text: &str) -> Result<Self, BadId> {
         if text.len() > MAX_PASTED_BYTES {
@@ -63,7 +63,7 @@ impl TraceId {
         if value.is_empty() {
             return Err(BadId::Empty);
         }
-        let id = padded_hex(value)
+        let id = padded_hex(without_0x(value))
             .or_else(|| uuid(value))
             .or_else(|| traceparent(value))
             .or_else(|| base64(value))
@@ -92,7 +92,7 @@ impl SpanId {
         (!id.is_zero()).then_some(id)
     }
 
-    /// Hex digits in either case, fewer than 16 padded on the left; or base64 of 8 bytes.
+    /// Hex digits in either case, with or without `0x`, fewer than 16 padded on the left; or base64 of 8 bytes.
     pub fn parse(text: &str) -> Result<Self, BadId> {
         if text.len() > MAX_PASTED_BYTES {
             return Err(BadId::TooLong(text.len()));
@@ -101,7 +101,8 @@ impl SpanId {
         if value.is_empty() {
             return Err(BadId::Empty);
         }
-        let short = || padded_hex(value).filter(|_| value.len() <= 16)?[8..].try_into().ok();
+        let digits = without_0x(value);
+        let short = || padded_hex(digits).filter(|_| digits.len() <= 16)?[8..].try_into().ok();
         let id: [u8; 8] = short()
             .or_else(|| base64(value))
             .ok_or_else(|| BadId::Form(shown(value), "up to 16 hex digits or base64 of 8 bytes"))?;
@@ -123,6 +124,13 @@ fn hex_digits<const N: usize>(text: &str) -> Option<[u8; N]> {
         *byte = (high << 4 | low) as u8;
     }
     Some(id)
+}
+
+/// Debuggers and some loggers write numbers so.
+fn without_0x(text: &str) -> &str {
+    text.strip_prefix("0x")
+        .or_else(|| text.strip_prefix("0X"))
+        .unwrap_or(text)
 }
 
 fn padded_hex(text: &str) -> Option<[u8; 16]> {
@@ -246,11 +254,18 @@ mod tests {
             "\"tracking_id\": \"4bf92f3577b34da6a3ce929d0e0e4736\"",
             "S/kvNXezTaajzpKdDg5HNg==",
             "S_kvNXezTaajzpKdDg5HNg",
+            "0x4bf92f3577b34da6a3ce929d0e0e4736",
+            "trace_id: 0X4BF92F3577B34DA6A3CE929D0E0E4736",
         ] {
             assert_eq!(TraceId::parse(text), Ok(ID), "{text}");
         }
         let short = TraceId::parse("aBc").expect("short ids are padded");
         assert_eq!(short.to_string(), "00000000000000000000000000000abc");
+        assert_eq!(TraceId::parse("0xabc"), Ok(short));
+        assert_eq!(
+            SpanId::parse("0x00f067aa0ba902b7"),
+            SpanId::from_hex("00f067aa0ba902b7")
+        );
     }
 
     #[test]
@@ -266,6 +281,9 @@ mod tests {
             "ä",
             "S/kvNXezTaajzpKdDg5HN===",
             "+1",
+            "0x",
+            "0x+1",
+            "0x4bf92f35-77b3-4da6-a3ce-929d0e0e4736",
         ] {
             assert!(matches!(TraceId::parse(text), Err(BadId::Form(..))), "{text}");
         }

@@ -91,7 +91,7 @@ fn main() {
         .expect("a runtime");
     for place in ["memory", "parts"] {
         let started = Instant::now();
-        let spans = reader.trace(id).expect("reads");
+        let spans = reader.trace(id, &store::Limit::NONE).expect("reads").records;
         println!(
             "{place}: the store finds {} spans in {:?}",
             spans.len(),
@@ -119,7 +119,7 @@ fn main() {
             .expect("searches");
         println!(
             "{place}: a search that finds {} in {:?}",
-            found.len(),
+            found.traces.len(),
             started.elapsed()
         );
         writer.flush().expect("flushes");

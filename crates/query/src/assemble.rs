@@ -89,9 +89,12 @@ pub fn story(id: TraceId, wanted: Wanted, material: Material, reach: Reach) -> S
         .min()
         .or_else(|| logs.first().map(log_time))
         .unwrap_or(0);
-    let (errors, _) = faults::faults(&spans, &tree, &logs, start);
+    let mut resources = Resources::default();
+    let places = places_in(&spans, &tree, &mut resources);
+    let skew: Vec<i64> = places.iter().map(|place| place.skew_ns).collect();
+    let (errors, errors_cut) = faults::faults(&spans, &tree, &skew, &logs, start);
     let ai = ai::calls(&spans, &tree);
-    let (status, explanation) = judge(
+    let (status, mut explanation) = judge(
         &spans,
         &tree,
         &logs,
@@ -102,7 +105,10 @@ pub fn story(id: TraceId, wanted: Wanted, material: Material, reach: Reach) -> S
         },
         reach,
     );
-    let (trace, spans_cut) = trace(spans, &tree, wanted, start);
+    if let Some(bounded) = read_in_part(&more, spans.len(), logs.len()) {
+        explanation = bounded;
+    }
+    let (trace, spans_cut) = trace(spans, &tree, (&places, resources), wanted, start);
     let logs_cut = logs.len().saturating_sub(MAX_LOGS);
     logs.truncate(MAX_LOGS);
     Story {
@@ -118,6 +124,7 @@ pub fn story(id: TraceId, wanted: Wanted, material: Material, reach: Reach) -> S
         more: More {
             spans_cut: more.spans_cut + spans_cut,
             logs_cut: more.logs_cut + logs_cut,
+            errors_cut: more.errors_cut + errors_cut,
         },
     }
 }
@@ -174,16 +181,19 @@ fn fingerprint(resource: &[(String, Value)]) -> u64 {
     hasher.finish()
 }
 
-fn trace(mut spans: Vec<SpanRecord>, tree: &Tree, wanted: Wanted, start: u64) -> (Trace, usize) {
+fn trace(
+    mut spans: Vec<SpanRecord>,
+    tree: &Tree,
+    (places, resources): (&[Place], Resources),
+    wanted: Wanted,
+    start: u64,
+) -> (Trace, usize) {
     let detail = match wanted {
         Wanted::Full => Detail::Full,
         Wanted::Outline => Detail::Outline,
         Wanted::Auto if spans.len() > AUTO_OUTLINE_SPANS => Detail::Outline,
         Wanted::Auto => Detail::Full,
     };
-    let mut resources = Resources::default();
-    let places = places_in(&spans, tree, &mut resources);
-
     let mut services: Vec<ServiceShare> = Vec::new();
     let mut service_index: HashMap<String, usize> = HashMap::new();
     let service_by_resource: Vec<usize> = resources
@@ -410,6 +420,20 @@ fn judge(
             format!("No span and no log here has this id, and nothing has been removed yet.{rows_text}"),
         ),
     }
+}
+
+/// What is said instead where the bound on one read was met: then a missing parent says nothing about its sender.
+fn read_in_part(more: &More, spans: usize, logs: usize) -> Option<String> {
+    if more.spans_cut + more.logs_cut == 0 {
+        return None;
+    }
+    Some(format!(
+        "{} and {}: more than one answer reads. This is about the oldest of them, {} and {}.",
+        count(spans + more.spans_cut, "span"),
+        count(logs + more.logs_cut, "log line"),
+        count(spans, "span"),
+        count(logs, "log line"),
+    ))
 }
 
 fn judge_spans(spans: &[SpanRecord], tree: &Tree, logs: &str, reach: Reach) -> (Status, String) {

@@ -24,10 +24,20 @@ pub enum QueryError {
     #[error("the client left before the answer")]
     Cancelled,
     #[error(transparent)]
-    Read(#[from] store::ReadError),
+    Read(store::ReadError),
     /// A bug here; the question's thread is gone, nothing else is.
     #[error("the question failed inside: {0}")]
     Failed(String),
+}
+
+impl From<store::ReadError> for QueryError {
+    fn from(error: store::ReadError) -> QueryError {
+        match error {
+            // Reads of the store stop when their deadline says so; who is still here learns of the time.
+            store::ReadError::Stopped => QueryError::TimedOut,
+            error => QueryError::Read(error),
+        }
+    }
 }
 
 /// Lets questions in.

@@ -126,7 +126,7 @@ pub fn parse_rfc3339(text: &str) -> Option<u64> {
         .checked_add(nanos)
 }
 
-/// A duration as Go writes it (`1h30m`, `1.5s`, `100us`), and in days (`7d`). A bare number needs a unit, except 0.
+/// A duration as Go writes it (`1h30m`, `1.5s`, `100us`), and in days and weeks (`7d`, `1w`). A bare number needs a unit, except 0.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text.trim();
     if rest == "0" {
@@ -151,6 +151,7 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
             "m" => 60.0,
             "h" => 3600.0,
             "d" => 86_400.0,
+            "w" => 604_800.0,
             _ => return None,
         };
         total += number * seconds;
@@ -253,6 +254,7 @@ mod tests {
             ("1.5s", 1_500_000_000),
             ("0", 0),
             ("7d", 604_800_000_000_000),
+            ("1w", 604_800_000_000_000),
             ("5µs", 5_000),
             ("0.1s", 100_000_000),
         ] {

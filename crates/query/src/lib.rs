@@ -10,7 +10,10 @@
 
 mod ai;
 pub mod assemble;
+mod causes;
 mod faults;
+#[cfg(test)]
+mod faults_test;
 pub mod fields;
 mod gate;
 pub mod instant;
@@ -27,5 +30,5 @@ mod tree;
 
 pub use assemble::{Material, Reach, Wanted};
 pub use gate::{Deadline, Gate, QueryError, TIME_LIMIT};
-pub use querier::{Dependencies, Edge, MAX_TRACES, Querier, Question};
+pub use querier::{Dependencies, Edge, Listed, MAX_TRACES, Querier, Question};
 pub use story::Story;

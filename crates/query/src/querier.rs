@@ -6,18 +6,18 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::record::{SpanRecord, Value};
+use model::record::{LogRecord, SpanRecord, Value};
 use model::{SpanId, TraceId};
 use serde::Serialize;
-use store::{Columns, Dataset, Filter, Reader, Scan};
+use store::{Columns, Dataset, Filter, Found, Limit, Reader, Scan, Weigh};
 
-use crate::assemble::{self, Material, Reach, Wanted};
+use crate::assemble::{self, MAX_OUTLINE_SPANS, Material, Reach, Wanted};
 use crate::fields::service_name;
 use crate::gate::{Deadline, Gate, QueryError};
 use crate::instant::now_unix_nano;
 use crate::rows::{Rows, RowsFound};
 use crate::search::{TraceSearch, TraceSummary, summary};
-use crate::story::{Detail, Kind, Span, Story};
+use crate::story::{Detail, Kind, More, Span, Story};
 
 /// Traces of one search: a list that a person scrolls, or Jaeger's own maximum.
 pub const MAX_TRACES: usize = 1_500;
@@ -25,6 +25,19 @@ pub const MAX_TRACES: usize = 1_500;
 const MAX_CANDIDATES: usize = 100_000;
 /// Spans that one search returns in full (Jaeger's search does): about 200 MB of records.
 pub const MAX_SEARCH_SPANS: usize = 200_000;
+/// Memory of the spans that one search returns in full, in bytes: as much as that many ordinary spans take, for spans
+/// that are not.
+pub const MAX_SEARCH_BYTES: usize = 256 << 20;
+/// Names in the list that a search returns, in bytes: 1,500 traces of ordinary names have a tenth of it.
+pub const MAX_LIST_BYTES: usize = 4 << 20;
+/// Spans read of one trace: no answer shows more.
+pub const MAX_TRACE_SPANS: usize = MAX_OUTLINE_SPANS;
+/// Memory of the spans read of one trace, in bytes: as many ordinary spans (a dozen attributes, 1.5 kB) fit in.
+pub const MAX_TRACE_BYTES: usize = 384 << 20;
+/// Log records read of one trace; an answer shows the first tenth, and the errors of all.
+pub const MAX_TRACE_LOGS: usize = 100_000;
+/// Memory of the log records read of one trace, in bytes.
+pub const MAX_TRACE_LOG_BYTES: usize = 128 << 20;
 /// Spans read for one graph of services, newest first: about 100 MB while the edges are counted.
 const MAX_GRAPH_SPANS: usize = 1_000_000;
 /// Spans read to tell the kinds of a service's operations.
@@ -53,6 +66,23 @@ pub struct Dependencies {
     pub edges: Vec<Edge>,
     /// A bound kept older spans from being counted.
     pub cut: bool,
+}
+
+/// What a search found, newest first.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listed<T> {
+    pub traces: Vec<T>,
+    /// A bound on memory kept spans or traces out that also match.
+    pub cut: bool,
+}
+
+impl<T> Default for Listed<T> {
+    fn default() -> Listed<T> {
+        Listed {
+            traces: Vec::new(),
+            cut: false,
+        }
+    }
 }
 
 impl Querier {
@@ -104,17 +134,14 @@ impl Querier {
             }
         };
         let material = self.ask(move |question| {
-            let reader = question.reader;
-            let spans = reader.trace(id)?;
-            question.deadline.check()?;
-            let logs = reader.logs_of_trace(id)?;
-            question.deadline.check()?;
-            let removed = if spans.is_empty() {
-                reader.removed(id)
+            let spans = question.trace(id)?;
+            let logs = question.logs(id)?;
+            let removed = if spans.records.is_empty() {
+                question.reader.removed(id)
             } else {
                 Vec::new()
             };
-            Ok((spans, logs, removed, horizon(reader)))
+            Ok((spans, logs, removed, horizon(question.reader)))
         });
         let (rows, material) = tokio::join!(rows, material);
         let (spans, logs, removed, horizon_unix_nano) = material?;
@@ -126,13 +153,17 @@ impl Querier {
                 .map(|age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX)),
         };
         let material = Material {
-            spans,
-            logs,
+            spans: spans.records,
+            logs: logs.records,
+            more: More {
+                spans_cut: spans.cut,
+                logs_cut: logs.cut,
+                ..More::default()
+            },
             rows: rows.tables,
             rows_error: rows.error,
             rows_since_unix_nano: rows.since_unix_nano,
             removed,
-            ..Material::default()
         };
         self.gate
             .run(move |_| Ok(then(assemble::story(id, wanted, material, reach))))
@@ -158,15 +189,42 @@ pub struct Question<'a> {
 }
 
 impl Question<'_> {
-    /// All spans of a trace, by start.
-    pub fn trace(&self, id: TraceId) -> Result<Vec<SpanRecord>, QueryError> {
-        self.deadline.check()?;
-        Ok(self.reader.trace(id)?)
+    /// The spans of a trace, by start, within the bound on one read.
+    pub fn trace(&self, id: TraceId) -> Result<Found<SpanRecord>, QueryError> {
+        self.trace_within(id, MAX_TRACE_SPANS, MAX_TRACE_BYTES)
+    }
+
+    fn trace_within(&self, id: TraceId, rows: usize, bytes: usize) -> Result<Found<SpanRecord>, QueryError> {
+        let go_on = || self.deadline.check().is_ok();
+        let limit = Limit {
+            rows,
+            bytes,
+            go_on: &go_on,
+        };
+        self.reader.trace(id, &limit).map_err(|error| self.told(error))
+    }
+
+    fn logs(&self, id: TraceId) -> Result<Found<LogRecord>, QueryError> {
+        let go_on = || self.deadline.check().is_ok();
+        let limit = Limit {
+            rows: MAX_TRACE_LOGS,
+            bytes: MAX_TRACE_LOG_BYTES,
+            go_on: &go_on,
+        };
+        self.reader.logs_of_trace(id, &limit).map_err(|error| self.told(error))
+    }
+
+    /// A read that was stopped was so for the deadline's reason.
+    fn told(&self, error: store::ReadError) -> QueryError {
+        match self.deadline.check() {
+            Err(reason) if matches!(error, store::ReadError::Stopped) => reason,
+            _ => error.into(),
+        }
     }
 
     /// One span in full, placed in its trace.
     pub fn span(&self, id: TraceId, span_id: SpanId) -> Result<Option<Span>, QueryError> {
-        let mut spans = self.trace(id)?;
+        let mut spans = self.trace(id)?.records;
         let Some(index) = spans.iter().position(|span| span.span_id == span_id) else {
             return Ok(None);
         };
@@ -257,28 +315,56 @@ impl Question<'_> {
     }
 
     /// The newest traces that match, each summed up over all its spans.
-    pub fn search(&self, search: &TraceSearch) -> Result<Vec<TraceSummary>, QueryError> {
-        let mut found = Vec::new();
+    pub fn search(&self, search: &TraceSearch) -> Result<Listed<TraceSummary>, QueryError> {
+        let mut listed = Listed::default();
+        let mut left = MAX_LIST_BYTES;
         for id in self.find(search)? {
-            found.extend(summary(&self.trace(id)?));
+            let spans = self.trace(id)?;
+            let Some(found) = summary(&spans.records, spans.cut) else {
+                continue;
+            };
+            match left.checked_sub(found.text_bytes()) {
+                Some(rest) => left = rest,
+                None if listed.traces.is_empty() => left = 0,
+                None => {
+                    listed.cut = true;
+                    break;
+                }
+            }
+            listed.traces.push(found);
         }
-        Ok(found)
+        Ok(listed)
     }
 
     /// The newest traces that match, with all their spans.
-    pub fn search_full(&self, search: &TraceSearch) -> Result<Vec<Vec<SpanRecord>>, QueryError> {
-        let mut found = Vec::new();
-        let mut left = MAX_SEARCH_SPANS;
-        for id in self.find(search)? {
-            let spans = self.trace(id)?;
-            // The first trace is returned whatever its size; a bound that hides everything helps nobody.
-            if spans.len() > left && !found.is_empty() {
+    pub fn search_full(&self, search: &TraceSearch) -> Result<Listed<Vec<SpanRecord>>, QueryError> {
+        self.in_full(self.find(search)?, &mut |_| {})
+    }
+
+    /// These traces with all their spans, within the bound on one search; `missing` is told of those that are not here.
+    pub fn in_full(
+        &self,
+        ids: Vec<TraceId>,
+        missing: &mut dyn FnMut(TraceId),
+    ) -> Result<Listed<Vec<SpanRecord>>, QueryError> {
+        let mut listed = Listed::default();
+        let (mut rows, mut bytes) = (MAX_SEARCH_SPANS, MAX_SEARCH_BYTES);
+        for id in ids {
+            // The first trace is returned as far as it can be: a bound that hides everything helps nobody.
+            let Found { records, cut } = self.trace_within(id, rows, bytes)?;
+            listed.cut |= cut > 0;
+            if cut > 0 && !listed.traces.is_empty() {
                 break;
             }
-            left = left.saturating_sub(spans.len());
-            found.push(spans);
+            if records.is_empty() {
+                missing(id);
+                continue;
+            }
+            rows -= records.len().min(rows);
+            bytes = bytes.saturating_sub(records.iter().map(Weigh::bytes).sum());
+            listed.traces.push(records);
         }
-        Ok(found)
+        Ok(listed)
     }
 
     /// Which services called which, counted over spans that started in a range of time.

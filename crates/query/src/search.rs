@@ -1,5 +1,6 @@
 //! Searching for traces: what may be asked, what of it the store filters, and what a found trace looks like in a list.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -135,8 +136,8 @@ fn names<S: Serializer>(services: &[ServiceShare], serializer: S) -> Result<S::O
     serializer.collect_seq(services.iter().map(|share| &share.name))
 }
 
-/// Sums up the spans of one trace; `None` for none.
-pub fn summary(spans: &[SpanRecord]) -> Option<TraceSummary> {
+/// Sums up the spans of one trace, of which a bound kept `cut` from being read; `None` for none.
+pub fn summary(spans: &[SpanRecord], cut: usize) -> Option<TraceSummary> {
     let tree = Tree::build(spans);
     let root = &spans[*tree.order.first()? as usize];
     let start = spans.iter().map(|span| span.start_unix_nano).min()?;
@@ -145,10 +146,11 @@ pub fn summary(spans: &[SpanRecord]) -> Option<TraceSummary> {
         .map(|span| span.end_unix_nano.max(span.start_unix_nano))
         .max()?;
     let mut services: Vec<ServiceShare> = Vec::new();
+    let mut index: HashMap<&str, usize> = HashMap::new();
     for &i in &tree.order {
         let span = &spans[i as usize];
         let name = service_name(&span.resource);
-        let index = services.iter().position(|share| share.name == name).unwrap_or_else(|| {
+        let index = *index.entry(name).or_insert_with(|| {
             services.push(ServiceShare {
                 name: name.to_owned(),
                 spans: 0,
@@ -167,12 +169,23 @@ pub fn summary(spans: &[SpanRecord]) -> Option<TraceSummary> {
         }),
         start_unix_nano: start,
         duration_ns: end - start,
-        span_count: spans.len(),
+        span_count: spans.len() + cut,
         error_count: services.iter().map(|share| share.errors).sum(),
         orphan_count: tree.orphans(),
         services,
         status_code: fields::count(&root.attributes, "http.response.status_code"),
     })
+}
+
+impl TraceSummary {
+    /// Bytes of the names in it, which are as long as their senders like.
+    pub fn text_bytes(&self) -> usize {
+        let root = self
+            .root
+            .as_ref()
+            .map_or(0, |root| root.service.len() + root.operation.len());
+        root + self.services.iter().map(|share| share.name.len()).sum::<usize>()
+    }
 }
 
 #[cfg(test)]
@@ -227,12 +240,12 @@ mod tests {
         spans[0].resource = resource("engine");
         spans[0].status_code = STATUS_ERROR;
         spans[1].attributes = vec![("http.status_code".into(), Value::Int(502))];
-        let found = summary(&spans).unwrap();
+        let found = summary(&spans, 0).unwrap();
         assert_eq!(
             serde_json::to_string(&found).unwrap(),
             r#"{"tracking_id":"07070707070707070707070707070707","root":{"service":"web","operation":"op1"},"start_unix_nano":"5","duration_ns":95,"span_count":3,"error_count":1,"services":["web","engine"],"status_code":502}"#
         );
         assert_eq!(found.orphan_count, 1);
-        assert_eq!(summary(&[]), None);
+        assert_eq!(summary(&[], 0), None);
     }
 }

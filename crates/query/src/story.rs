@@ -267,6 +267,29 @@ pub struct Fault {
     pub stack: Option<String>,
     pub offset_ns: i64,
     pub source: FaultSource,
+    /// What its callers made of it, from the failure up to the root.
+    #[serde(default)]
+    pub seen_in: Vec<SeenIn>,
+    /// Layers beyond the bound on `seen_in`.
+    #[serde(default)]
+    pub seen_in_cut: usize,
+}
+
+/// One failure as another layer told of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SeenIn {
+    #[serde(with = "json::optional_span_id")]
+    pub span_id: Option<SpanId>,
+    pub service: String,
+    /// The span's name; empty where its span is not here.
+    pub operation: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Empty where the layer says nothing but that it failed.
+    pub message: String,
+    pub stack: Option<String>,
+    pub offset_ns: i64,
+    pub source: FaultSource,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -320,4 +343,6 @@ pub struct TableRows {
 pub struct More {
     pub spans_cut: usize,
     pub logs_cut: usize,
+    #[serde(default)]
+    pub errors_cut: usize,
 }

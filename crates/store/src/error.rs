@@ -116,6 +116,9 @@ pub enum FlushError {
 /// Why a query did not get an answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
+    /// The one who asked no longer wants the answer.
+    #[error("the read was given up before its end")]
+    Stopped,
     /// The file system refused.
     #[error("cannot read {}: {source}", path.display())]
     Io {

@@ -12,10 +12,14 @@ use crate::block::{At, Block, Values};
 use crate::column::fixed;
 use crate::error::ReadError;
 use crate::frame::Frame;
+use crate::limit::{Filling, Found, Limit, Weigh};
 use crate::removed::{Removal, RemovedStats};
 use crate::scanner::Scanner;
 use crate::snapshot::{Part, Quarantined, Shared, Snapshot};
 use crate::{Dataset, Scan, rows};
+
+/// Spans of one id and start that are compared with a further one: a sender that tries again sends a handful.
+const TWINS_COMPARED: usize = 256;
 
 /// The reading handle. Cloning is cheap.
 #[derive(Clone)]
@@ -64,28 +68,24 @@ impl Reader {
         Reader { shared }
     }
 
-    /// All spans of a trace, by start; identical ones once.
-    pub fn trace(&self, id: TraceId) -> Result<Vec<SpanRecord>, ReadError> {
-        let mut spans = Vec::new();
-        for frame in self.rows_of_trace(Dataset::Traces, id)? {
-            spans.extend(rows::span_records(&frame));
-        }
-        spans.sort_by_key(|s: &SpanRecord| (s.start_unix_nano, s.span_id));
-        collapse(&mut spans);
-        Ok(spans)
+    /// The spans of a trace, by start; identical ones once. Where the limit is too small, the oldest data comes first.
+    pub fn trace(&self, id: TraceId, limit: &Limit<'_>) -> Result<Found<SpanRecord>, ReadError> {
+        let mut found = self.rows_of_trace(Dataset::Traces, id, limit, rows::span_records)?;
+        found
+            .records
+            .sort_by_key(|s: &SpanRecord| (s.start_unix_nano, s.span_id));
+        collapse(&mut found.records);
+        Ok(found)
     }
 
-    /// All log records that carry a trace id, by time.
-    pub fn logs_of_trace(&self, id: TraceId) -> Result<Vec<LogRecord>, ReadError> {
-        let mut records = Vec::new();
-        for frame in self.rows_of_trace(Dataset::Logs, id)? {
-            records.extend(rows::log_records(&frame));
-        }
-        records.sort_by_key(|r: &LogRecord| match r.time_unix_nano {
+    /// The log records that carry a trace id, by time. Where the limit is too small, the oldest data comes first.
+    pub fn logs_of_trace(&self, id: TraceId, limit: &Limit<'_>) -> Result<Found<LogRecord>, ReadError> {
+        let mut found = self.rows_of_trace(Dataset::Logs, id, limit, rows::log_records)?;
+        found.records.sort_by_key(|r: &LogRecord| match r.time_unix_nano {
             0 => r.observed_unix_nano,
             time => time,
         });
-        Ok(records)
+        Ok(found)
     }
 
     /// What retention has removed of a trace: which days of which dataset, and by which rule, as far back as is remembered. Rows that are still here
@@ -96,37 +96,52 @@ impl Reader {
             .find(&id, &mut |path, reason| self.shared.report(path, reason))
     }
 
-    fn rows_of_trace(&self, dataset: Dataset, id: TraceId) -> Result<Vec<Frame>, ReadError> {
+    fn rows_of_trace<T: Weigh>(
+        &self,
+        dataset: Dataset,
+        id: TraceId,
+        limit: &Limit<'_>,
+        records: fn(&Frame) -> Vec<T>,
+    ) -> Result<Found<T>, ReadError> {
         let snapshot = self.shared.snapshot();
-        let mut frames = Vec::new();
+        let mut filling = Filling::new(limit);
+        let mut parts: Vec<&Arc<Part>> = snapshot.parts_of(dataset).filter(|p| !p.is_bad()).collect();
+        parts.sort_by_key(|part| part.entry.min_time);
+        for part in parts {
+            filling.check()?;
+            match self.part_rows_of_trace(part, id, &mut filling, records) {
+                Err(error @ ReadError::Corrupt { .. }) => self.shared.set_aside(part, &error),
+                read => read?,
+            }
+        }
         for block in snapshot.blocks(dataset) {
             let picks = block_rows_of_trace(block, id);
             if !picks.is_empty() {
-                frames.push(pick(&block.frame(|_| true), &picks));
+                let frame = block.frame(|_| true);
+                filling.add(&picks, |picks| Ok(records(&pick(&frame, picks))))?;
             }
         }
-        for part in snapshot.parts_of(dataset).filter(|p| !p.is_bad()) {
-            match self.part_rows_of_trace(part, id) {
-                Ok(found) => frames.extend(found),
-                Err(error @ ReadError::Corrupt { .. }) => self.shared.set_aside(part, &error),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(frames)
+        Ok(filling.found)
     }
 
-    fn part_rows_of_trace(&self, part: &Part, id: TraceId) -> Result<Vec<Frame>, ReadError> {
+    fn part_rows_of_trace<T: Weigh>(
+        &self,
+        part: &Part,
+        id: TraceId,
+        filling: &mut Filling<'_, T>,
+        records: fn(&Frame) -> Vec<T>,
+    ) -> Result<(), ReadError> {
         let open = self.shared.open_part(part)?;
         let runs = open.trace_rows(&id)?;
         if runs.is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
-        let mut frames = Vec::new();
         let mut first = 0u32;
         for (index, group) in open.directory.groups.iter().enumerate() {
             let last = first + group.rows;
             // Runs that are close together are read at once: they share pages anyway.
             for range in near(&runs, first..last) {
+                filling.check()?;
                 let rows = (range.start - first) as usize..(range.end - first) as usize;
                 let ids = open.column(
                     index,
@@ -136,18 +151,19 @@ impl Reader {
                 let picks: Vec<u32> = (0..rows.len() as u32)
                     .filter(|row| ids.id(*row as usize) == Some(&id.0[..]))
                     .collect();
-                if !picks.is_empty() {
-                    let frame = open.frame(index, rows, |_| true)?;
-                    frames.push(if picks.len() == frame.rows {
-                        frame
-                    } else {
-                        pick(&frame, &picks)
-                    });
-                }
+                filling.add(&picks, |picks| {
+                    let (from, to) = (picks[0], picks[picks.len() - 1] + 1);
+                    let frame = open.frame(index, rows.start + from as usize..rows.start + to as usize, |_| true)?;
+                    if picks.len() == frame.rows {
+                        return Ok(records(&frame));
+                    }
+                    let moved: Vec<u32> = picks.iter().map(|pick| pick - from).collect();
+                    Ok(records(&pick(&frame, &moved)))
+                })?;
             }
             first = last;
         }
-        Ok(frames)
+        Ok(())
     }
 
     /// Rows that a question asks for, block after block. The iterator pins its snapshot.
@@ -236,12 +252,13 @@ impl Reader {
 }
 
 /// Removes spans that equal one before them. Equal spans have equal ids and starts, so they are neighbours after sorting.
+/// Spans that share both and differ otherwise are somebody's doing; so many of them are compared and no more.
 fn collapse(spans: &mut Vec<SpanRecord>) {
     let mut seen: BTreeMap<(u64, [u8; 8]), Vec<usize>> = BTreeMap::new();
     let mut drop = vec![false; spans.len()];
     for (index, span) in spans.iter().enumerate() {
         let same = seen.entry((span.start_unix_nano, span.span_id.0)).or_default();
-        if same.iter().any(|i| spans[*i] == *span) {
+        if same.iter().rev().take(TWINS_COMPARED).any(|i| spans[*i] == *span) {
             drop[index] = true;
         } else {
             same.push(index);

@@ -13,7 +13,8 @@ use std::time::Duration;
 use model::record::{LogRecord, SpanRecord, Value};
 use model::{Batch, Signal};
 use store::{
-    Clock, Columns, DAY_NANOS, Dataset, Field, Filter, Op, OpenError, Reader, Scan, Settings, Store, Upkeep, Writer,
+    Clock, Columns, DAY_NANOS, Dataset, Field, Filter, Limit, Op, OpenError, Reader, Scan, Settings, Store, Upkeep,
+    Writer,
 };
 use traffic::{HOUR, JOURNAL, NOON, batch_at, by_id, by_time, log_rows, span_rows};
 
@@ -98,7 +99,7 @@ fn spans_answer_from_memory_then_from_parts_then_after_a_restart() {
     for id in ids {
         let id = model::TraceId(id);
         let wanted: Vec<SpanRecord> = expected.iter().filter(|s| s.trace_id == id).cloned().collect();
-        assert_eq!(by_id(reader.trace(id).unwrap()), wanted);
+        assert_eq!(by_id(reader.trace(id, &Limit::NONE).unwrap().records), wanted);
     }
     let services: std::collections::BTreeSet<String> = expected
         .iter()
@@ -130,7 +131,10 @@ fn logs_answer_from_memory_then_from_parts() {
     writer.flush().unwrap();
     assert_eq!(scan_logs(&reader, all(Dataset::Logs)), expected);
     for wanted in expected.iter().filter(|r| r.trace_id.is_some()).take(20) {
-        let found = reader.logs_of_trace(wanted.trace_id.unwrap()).unwrap();
+        let found = reader
+            .logs_of_trace(wanted.trace_id.unwrap(), &Limit::NONE)
+            .unwrap()
+            .records;
         assert!(found.contains(wanted));
         assert!(found.iter().all(|r| r.trace_id == wanted.trace_id));
     }

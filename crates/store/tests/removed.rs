@@ -164,17 +164,29 @@ fn a_crash_between_the_note_and_the_commit_loses_nothing_and_notes_once() {
     writer.maintain().expect_err("the commit fails again");
     assert_eq!(bench.files().len(), 1, "noted, and once");
     let noted = std::fs::metadata(&bench.files()[0]).expect("is there").len();
-    assert!(!reader.trace(ids[0]).expect("reads").is_empty());
+    assert!(
+        !reader
+            .trace(ids[0], &store::Limit::NONE)
+            .expect("reads")
+            .records
+            .is_empty()
+    );
     // The writer ends without a word, as in a crash.
     drop((writer, reader));
     bench.disk.refuse(None);
     std::fs::write(bench.dir.path().join("removed/half.ids.temporary"), "torn").expect("writes");
     let (writer, reader) = bench.open();
-    assert!(!reader.trace(ids[0]).expect("reads").is_empty());
+    assert!(
+        !reader
+            .trace(ids[0], &store::Limit::NONE)
+            .expect("reads")
+            .records
+            .is_empty()
+    );
     writer.maintain().expect("maintains");
     assert_eq!(reader.stats().traces.parts, 0);
     for id in ids {
-        assert!(reader.trace(id).expect("reads").is_empty());
+        assert!(reader.trace(id, &store::Limit::NONE).expect("reads").records.is_empty());
         assert_eq!(reader.removed(id), gone(Dataset::Traces, NOON, Rule::Age(THREE_DAYS)));
     }
     let files = bench.files();

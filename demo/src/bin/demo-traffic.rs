@@ -2,8 +2,9 @@
 //!
 //! Prints one JSON line per finished request, with the tracking ID from its `X-Tracking-ID` header.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -16,7 +17,13 @@ use tokio::task::JoinSet;
 const SLOW: Duration = Duration::from_millis(1_500);
 /// No request of the demo takes longer; past it the user gives up.
 const GIVES_UP: Duration = Duration::from_secs(30);
+/// A timer of no length does not tick.
+const SHORTEST_PAUSE: Duration = Duration::from_micros(1);
 const USERS: u32 = 40;
+/// Workflows remembered, the newest: enough to choose from.
+const WORKFLOWS_KNOWN: usize = 8;
+/// Hundredths of a failure owed from which only what can fail is asked for.
+const BEHIND: u64 = 200;
 const MESSAGES: [&str; 6] = [
     "Summarise the last three tickets of customer 4711",
     "When does the next delivery to Lyon leave?",
@@ -40,6 +47,7 @@ const EXECUTION_FAULTS: [&str; 4] = ["external", "llm", "database", "crash"];
 
 #[tokio::main]
 async fn main() -> Result<()> {
+    let fail_percent = environment::number("FAIL_PERCENT", 10);
     let users = Users {
         http: Client::builder()
             .timeout(GIVES_UP)
@@ -47,13 +55,18 @@ async fn main() -> Result<()> {
             .build()
             .context("building the HTTP client")?,
         gateway: environment::url("GATEWAY_URL", 8000),
-        fail_percent: environment::number("FAIL_PERCENT", 10),
-        owed: Arc::default(),
+        fail_percent,
+        owed: Arc::new(AtomicU64::new(fail_percent)),
+        workflows: Arc::default(),
     };
-    let rate = environment::number("RATE", 4u32).max(1);
-    let mut tick = tokio::time::interval(Duration::from_secs(1) / rate);
     let end = lifetime::end();
     tokio::pin!(end);
+    let rate = environment::number("RATE", 4u32);
+    if rate == 0 {
+        end.await;
+        return Ok(());
+    }
+    let mut tick = tokio::time::interval((Duration::from_secs(1) / rate).max(SHORTEST_PAUSE));
     let mut acting = JoinSet::new();
     loop {
         tokio::select! {
@@ -77,27 +90,46 @@ struct Users {
     fail_percent: u64,
     /// Failures that the requests so far should have had and did not, in hundredths.
     owed: Arc<AtomicU64>,
+    /// Ids of workflows that can be executed.
+    workflows: Arc<Mutex<VecDeque<String>>>,
 }
 
 impl Users {
     /// One user does one thing.
     async fn act(&self) {
         let user = format!("user-{:03}", fastrand::u32(0..USERS));
+        if self.owed.load(Ordering::Relaxed) >= BEHIND {
+            return self.fail(&user).await;
+        }
         match fastrand::u8(0..100) {
             0..15 => {
                 self.request(Method::POST, "/api/v1/sessions", Some(json!({ "user_id": user })))
                     .await;
             }
-            15..55 => {
-                let message = MESSAGES[fastrand::usize(0..MESSAGES.len())];
-                let body = json!({ "user_id": user, "message": message, "inject": self.fault(&CHAT_FAULTS) });
-                self.request(Method::POST, "/api/v1/chat", Some(body)).await;
-            }
+            15..55 => self.chat(&user).await,
             55..65 => {
                 self.request(Method::GET, "/api/v1/workflows", None).await;
             }
             _ => self.create_and_execute(&user).await,
         }
+    }
+
+    /// Something that can fail on purpose: what else users do would leave a large share of failures unreachable.
+    async fn fail(&self, user: &str) {
+        let workflow = {
+            let known = self.workflows.lock().unwrap_or_else(PoisonError::into_inner);
+            (!known.is_empty() && fastrand::bool()).then(|| known[fastrand::usize(0..known.len())].clone())
+        };
+        match workflow {
+            Some(id) => self.execute(user, &id).await,
+            None => self.chat(user).await,
+        }
+    }
+
+    async fn chat(&self, user: &str) {
+        let message = MESSAGES[fastrand::usize(0..MESSAGES.len())];
+        let body = json!({ "user_id": user, "message": message, "inject": self.fault(&CHAT_FAULTS) });
+        self.request(Method::POST, "/api/v1/chat", Some(body)).await;
     }
 
     async fn create_and_execute(&self, user: &str) {
@@ -109,6 +141,17 @@ impl Users {
         let Some(id) = created["workflow_id"].as_str() else {
             return;
         };
+        {
+            let mut known = self.workflows.lock().unwrap_or_else(PoisonError::into_inner);
+            known.push_back(id.to_owned());
+            if known.len() > WORKFLOWS_KNOWN {
+                known.pop_front();
+            }
+        }
+        self.execute(user, id).await;
+    }
+
+    async fn execute(&self, user: &str, id: &str) {
         let body = json!({ "user_id": user, "inject": self.fault(&EXECUTION_FAULTS) });
         self.request(Method::POST, &format!("/api/v1/workflows/{id}/execute"), Some(body))
             .await;

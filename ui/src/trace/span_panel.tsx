@@ -30,6 +30,7 @@ export function SpanPanel({ view, panel }: { view: View; panel: RefObject<HTMLEl
   const parent = tree.parent[i]!;
   const logs = story.logs.filter((l) => l.span_id === span.span_id).length;
   const failures = story.errors.filter((f) => f.span_id === span.span_id);
+  const passedOn = story.errors.flatMap((f) => (f.seen_in ?? []).filter((s) => s.span_id === span.span_id && f.span_id !== span.span_id).map((seen) => ({ seen, cause: f })));
   const resource = resourceOf(span, view);
   const find = (key: string, value: Json) =>
     typeof value === 'object' || String(value).length > 120 ? null : `/?${new URLSearchParams({ service: span.service, tag: `${key}=${/\s/.test(String(value)) ? `"${value}"` : value}` })}`;
@@ -49,13 +50,23 @@ export function SpanPanel({ view, panel }: { view: View; panel: RefObject<HTMLEl
         <div><dt>Starts at</dt><dd title={dateTime(startMillis)}>{duration(outline.offset_ns)} <span class="quiet">{clock(startMillis)}</span></dd></div>
         <div><dt>Status</dt><dd>{span.status === 'error' ? <span class="errors"><Icon name="error" />error</span> : span.status}</dd></div>
       </dl>
-      {span.status === 'error' && span.status_message && !failures.some((f) => f.message === span.status_message) && <p class="failure">{span.status_message}</p>}
+      {span.status === 'error' && span.status_message && ![...failures, ...passedOn.map((p) => p.seen)].some((f) => f.message === span.status_message) && <p class="failure">{span.status_message}</p>}
       {failures.map((f, k) => (
         <div key={k} class="failure">
           <strong>{f.type || 'Error'}</strong> {f.message}
           {f.stack && <details><summary>Stack</summary><pre>{f.stack}</pre></details>}
         </div>
       ))}
+      {passedOn.map(({ seen, cause }, k) => {
+        const at = cause.span_id === null ? -1 : (tree.byId.get(cause.span_id) ?? -1);
+        return (
+          <div key={k} class="failure">
+            {seen.message ? <><strong>{seen.type || 'Error'}</strong> {seen.message} </> : <strong>Failed </strong>}
+            <span class="quiet">because of</span> {at >= 0 ? <button class="link-button" type="button" onClick={() => view.select(at)}>{tree.spans[at]!.operation}</button> : cause.service}
+            {seen.stack && <details><summary>Stack</summary><pre>{seen.stack}</pre></details>}
+          </div>
+        );
+      })}
       {span.skew_ns !== 0 && <p class="warned-box"><Icon name="skew" /> This host's clock disagrees with its caller's: the span is drawn {duration(Math.abs(span.skew_ns))} {span.skew_ns > 0 ? 'later' : 'earlier'} than it said.</p>}
       {span.orphan && <p class="warned-box">It names the parent <code>{span.parent_span_id}</code>, which is not here: lost, not sampled, or still to come.</p>}
       <p class="span-acts">

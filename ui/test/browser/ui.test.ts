@@ -255,8 +255,15 @@ describe.skipIf(missing.length > 0)('the web UI', () => {
   test('errors with their stacks lead to their spans, and the span tells all', async () => {
     const page = await visit(`/trace/${failed.id}?tab=errors`);
     const stack = page.locator('.error-list pre');
-    await stack.first().waitFor();
-    expect(await stack.first().innerText()).toContain('src/nodes/llm.rs:142');
+    await stack.first().waitFor({ state: 'attached' });
+    expect(await stack.first().textContent()).toContain('src/nodes/llm.rs:142');
+    // Three tries are one entry; what became of the last of them up to the root is its layers, not failures of their own.
+    expect(await page.locator('.error-list > li').count()).toBe(1);
+    const layers = page.getByRole('list', { name: 'Seen in its callers' });
+    expect(await layers.locator('li').first().innerText()).toMatch(/workflow-engine\s+node summarise/);
+    expect(await layers.locator('li').last().innerText()).toMatch(/api-gateway\s+POST \/api\/workflows\/\{id\}\/execute/);
+    await layers.getByRole('button', { name: 'POST /executions' }).click();
+    await page.getByRole('complementary', { name: 'Span POST /executions' }).getByText('because of').first().waitFor();
     await page.locator('.error-list').getByRole('button', { name: 'node summarise' }).first().click();
     const panel = page.getByRole('complementary', { name: 'Span node summarise' });
     await panel.getByText('node.attempts').waitFor();

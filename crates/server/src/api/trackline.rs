@@ -8,9 +8,9 @@ use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use axum::routing::get;
 use model::{SpanId, TraceId};
-use query::Wanted;
 use query::instant::now_unix_nano;
 use query::search::{TraceSearch, TraceSummary};
+use query::{Listed, Wanted};
 use serde::Serialize;
 
 use super::params::{BadParam, Params, instant, range};
@@ -121,14 +121,15 @@ async fn search(State(state): State<ApiState>, uri: Uri) -> Result<Response, Api
     #[derive(Serialize)]
     struct Found {
         traces: Vec<TraceSummary>,
+        /// Whether the bound on one answer left traces out that also match.
+        cut: bool,
     }
     let search = read_search(&Params::of(&uri)?)?;
     let body = state
         .querier
         .ask(move |question| {
-            Ok(encode(&Found {
-                traces: question.search(&search)?,
-            }))
+            let Listed { traces, cut } = question.search(&search)?;
+            Ok(encode(&Found { traces, cut }))
         })
         .await?;
     Ok(json(StatusCode::OK, body))

@@ -70,6 +70,8 @@ fn failed_request() -> Material {
     root.status_code = 2;
     let call = SpanRecord {
         kind: 3,
+        status_code: 2,
+        status_message: "502 Bad Gateway".into(),
         ..span("api-gateway", "POST workflow-agent", (2, 1), 4, 1230)
     };
     let mut agent = SpanRecord {
@@ -206,6 +208,12 @@ fn a_narrow_ascii_terminal_has_no_bars() {
 }
 
 #[test]
+fn a_very_narrow_terminal_stacks_what_does_not_fit() {
+    let terminal = Terminal { columns: 40, ..PLAIN };
+    check("failed_40_columns", failed_request(), Wanted::Auto, &terminal, false);
+}
+
+#[test]
 fn clocks_that_disagree_are_marked() {
     let call = SpanRecord {
         kind: 3,
@@ -307,6 +315,7 @@ fn long_trace() -> Material {
         more: More {
             spans_cut: 0,
             logs_cut: 3,
+            errors_cut: 0,
         },
         ..Material::default()
     }

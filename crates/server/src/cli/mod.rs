@@ -78,7 +78,9 @@ impl From<ClientError> for Failure {
 
 impl Server {
     fn of(argument: &ServerArg) -> Result<Server, Failure> {
-        Ok(Server::parse(&argument.server)?)
+        // An empty variable is how a shell unsets one for a single command.
+        let named = Some(argument.server.as_str()).filter(|url| !url.is_empty());
+        Ok(Server::parse(named.unwrap_or(DEFAULT_SERVER))?)
     }
 
     /// The body of a successful answer; anything else in the server's own words.

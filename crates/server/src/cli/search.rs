@@ -11,6 +11,9 @@ use super::terminal::{Ink, Terminal, pad_left};
 use super::trace::duration;
 use super::{FOUND, Failure, NOT_FOUND, ServerArg, UNREACHABLE, finish};
 
+/// A trace takes one line from so many columns on: id, time and counts are 75, names want the rest.
+const ONE_LINE_COLUMNS: usize = 100;
+
 /// Find traces by service, operation, tags, duration, time and errors.
 #[derive(clap::Args, Clone, Debug)]
 pub struct SearchArgs {
@@ -20,8 +23,8 @@ pub struct SearchArgs {
     /// Traces with a span of this name
     #[arg(long)]
     operation: Option<String>,
-    /// Traces with a span that has this attribute, e.g. http.status_code=500; repeat for more
-    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = tag)]
+    /// Traces with a span that has this attribute, e.g. http.status_code=500, or user.id with any value; repeat for more
+    #[arg(long = "tag", value_name = "KEY[=VALUE]", value_parser = tag)]
     tags: Vec<String>,
     /// Only spans that took at least this long, e.g. 100ms
     #[arg(long, value_name = "DURATION", value_parser = duration)]
@@ -36,8 +39,8 @@ pub struct SearchArgs {
     #[arg(long)]
     errors: bool,
     /// How many traces to show, newest first
-    #[arg(long, default_value_t = 20)]
-    limit: usize,
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=query::MAX_TRACES as u64))]
+    limit: u64,
     /// Print the server's JSON instead of a table
     #[arg(long)]
     json: bool,
@@ -57,14 +60,17 @@ pub struct ServicesArgs {
 
 fn tag(text: &str) -> Result<String, String> {
     match text.split_once('=') {
-        Some((key, _)) if !key.is_empty() => Ok(text.to_owned()),
-        _ => Err("a tag is KEY=VALUE".to_owned()),
+        Some(("", _)) => Err("there is no key before the `=`".to_owned()),
+        None if text.is_empty() => Err("a tag is KEY=VALUE, or KEY for any value".to_owned()),
+        _ => Ok(text.to_owned()),
     }
 }
 
 #[derive(Deserialize)]
 struct Found {
     traces: Vec<Summary>,
+    #[serde(default)]
+    cut: bool,
 }
 
 #[derive(Deserialize)]
@@ -85,6 +91,13 @@ impl SearchArgs {
     }
 
     fn answer(self) -> Result<(String, u8), Failure> {
+        if let (Some(least), Some(most)) = (self.min_duration, self.max_duration)
+            && most < least
+        {
+            return Err(Failure::usage(
+                "--max-duration is shorter than --min-duration: no span is both",
+            ));
+        }
         let server = Server::of(&self.server)?;
         let answer = server.ask(&self.path())?;
         let found: Found = read(&server, &answer.body)?;
@@ -99,7 +112,11 @@ impl SearchArgs {
                 code,
             ));
         }
-        Ok((table(&found.traces, &Terminal::of_stdout()), code))
+        let mut out = table(&found.traces, &Terminal::of_stdout());
+        if found.cut {
+            out.push_str("The server's bound on one answer left out further traces that match; ask for fewer.\n");
+        }
+        Ok((out, code))
     }
 
     fn path(&self) -> String {
@@ -135,10 +152,17 @@ fn table(traces: &[Summary], terminal: &Terminal) -> String {
             .map_or(("?", "?"), |root| (&root.service, &root.operation));
         let others = match trace.services.len() {
             0..=1 => String::new(),
+            2 => terminal.ink(Ink::Faint, " +1 service"),
             n => terminal.ink(Ink::Faint, &format!(" +{} services", n - 1)),
         };
+        // Where the line would wrap anywhere, it does so after the time.
+        let between = if terminal.columns < ONE_LINE_COLUMNS {
+            "\n "
+        } else {
+            " "
+        };
         out.push_str(&format!(
-            "{}  {}  {} {} spans  {errors}{} {}{others}\n",
+            "{}  {} {between}{} {} spans  {errors}{} {}{others}\n",
             terminal.ink(Ink::Bold, &trace.tracking_id),
             terminal.ink(Ink::Faint, &time),
             pad_left(&duration_text(trace.duration_ns), 7),

@@ -7,8 +7,8 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// Width where nobody says one: output that goes to a file or a pipe.
 const DEFAULT_COLUMNS: usize = 120;
-/// Narrower than this nothing can be laid out; the terminal wraps.
-const MIN_COLUMNS: usize = 40;
+/// Narrower than this nothing can be laid out; the terminal wraps. A tracking ID alone takes 32.
+const MIN_COLUMNS: usize = 32;
 
 /// How output is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +109,21 @@ impl Terminal {
         out
     }
 
+    /// The text in lines no wider than the terminal, broken between words; a longer word has a line of its own.
+    pub fn wrap(&self, text: &str) -> Vec<String> {
+        let mut lines: Vec<String> = Vec::new();
+        for word in text.split(' ') {
+            match lines.last_mut() {
+                Some(line) if line.width() + 1 + word.width() <= self.columns => {
+                    line.push(' ');
+                    line.push_str(word);
+                }
+                _ => lines.push(word.to_owned()),
+            }
+        }
+        lines
+    }
+
     /// The text without anything that a terminal would obey: what services send must not move the cursor, recolour
     /// the screen or reverse the reading order of a line.
     pub fn clean(&self, text: &str) -> String {
@@ -169,7 +184,7 @@ mod tests {
         check(false, &[], (120, false, true));
         check(true, &[("NO_COLOR", "1"), ("COLUMNS", "100")], (100, false, true));
         check(true, &[("NO_COLOR", "")], (80, true, true));
-        check(false, &[("CLICOLOR_FORCE", "1"), ("COLUMNS", "3")], (40, true, true));
+        check(false, &[("CLICOLOR_FORCE", "1"), ("COLUMNS", "3")], (32, true, true));
         check(true, &[("LANG", "C")], (80, true, false));
         check(true, &[("LANG", "C"), ("LC_ALL", "de_DE.UTF-8")], (80, true, true));
         check(true, &[("TERM", "dumb")], (80, false, false));
@@ -186,6 +201,20 @@ mod tests {
             terminal.clean("a\x1b[31mb\r\nc\u{202e}d\u{9b}e "),
             "a\u{fffd}[31mb c\u{fffd}d\u{fffd}e"
         );
+    }
+
+    #[test]
+    fn sentences_break_between_words() {
+        let terminal = Terminal {
+            columns: 10,
+            colour: false,
+            unicode: true,
+        };
+        assert_eq!(
+            terminal.wrap("one two three overlongwords four"),
+            ["one two", "three", "overlongwords", "four"]
+        );
+        assert_eq!(terminal.wrap("one  two"), ["one  two"]);
     }
 
     #[test]

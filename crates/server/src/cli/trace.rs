@@ -26,10 +26,11 @@ pub struct TraceArgs {
     /// The tracking ID: hex, UUID, traceparent, base64, or a whole `X-Tracking-ID: …` line; `-` looks for one in stdin
     #[arg(required = true, value_name = "ID")]
     id: Vec<String>,
-    /// Print the server's JSON instead of a tree
+    /// Print the server's JSON instead of a tree: at most 50,000 spans, `more` counts the rest
     #[arg(long)]
     json: bool,
-    /// Show every span, log line and stack line, and cut none
+    /// Show every span, log line and stack line, and cut none: up to 250,000 spans (beyond 50,000 without their
+    /// attributes) and 10,000 log lines, the server's bounds; what is left out is counted
     #[arg(long)]
     all: bool,
     /// Wait this long until the trace is there and complete, e.g. 5s
@@ -53,10 +54,14 @@ impl TraceArgs {
         let server = Server::of(&self.server)?;
         let detail = if self.json || self.all { "full" } else { "auto" };
         let path = format!("/api/trackline/v1/tracking/{id}?detail={detail}");
-        let (body, story) = match self.wait {
+        let (mut body, mut story) = match self.wait {
             None => ask(&server, &path)?,
             Some(wait) => wait_for(&server, &path, wait)?,
         };
+        // An outline holds more spans than a full answer, and a tree shows little of what it lacks.
+        if self.all && !self.json && story.more.spans_cut > 0 {
+            (body, story) = ask(&server, &format!("/api/trackline/v1/tracking/{id}?detail=outline"))?;
+        }
         let code = match story.status {
             Status::Found | Status::Partial | Status::NotSampled => FOUND,
             Status::Expired | Status::Unknown => NOT_FOUND,

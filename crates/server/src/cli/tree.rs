@@ -4,13 +4,15 @@
 //! A long trace is cut to the spans that matter: those that failed with the way down to them, then the longest. What
 //! is left out is counted where it would stand, and `--all` shows it.
 
+mod faults;
+
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 
 use model::SpanId;
 use query::fields;
 use query::instant::{duration_text, rfc3339};
-use query::story::{AiCall, Fault, Log, Span, SpanStatus, Status, Story};
+use query::story::{AiCall, Fault, Log, SeenIn, Span, SpanStatus, Status, Story};
 
 use super::terminal::{Ink, Terminal, columns, pad, pad_left};
 
@@ -18,18 +20,18 @@ use super::terminal::{Ink, Terminal, columns, pad, pad_left};
 pub const SPANS_SHOWN: usize = 120;
 /// Log lines shown per span unless all are asked for; warnings and errors come first.
 const LOGS_SHOWN: usize = 6;
-/// Lines of a stack shown unless all are asked for.
-const STACK_LINES_SHOWN: usize = 8;
-/// Faults listed at the end unless all are asked for.
-const FAULTS_SHOWN: usize = 10;
 /// Time in which a span waits for none of its children is shown from this share of the whole trace on.
 const GAP_SHARE: u64 = 10;
 /// Shorter gaps are scheduling or a network, not a finding.
 const GAP_MIN_NS: u64 = 10_000_000;
+/// Columns of a tracking ID.
+const ID_COLUMNS: usize = 32;
 /// Columns of the duration, right-aligned.
 const DURATION_COLUMNS: usize = 8;
 /// Columns of a cell of a database row: a UUID fits.
 const CELL_COLUMNS: usize = 36;
+/// Below this a database row is a list of its cells: a table would show the first two.
+const TABLE_COLUMNS: usize = 66;
 
 /// Draws a story.
 pub fn draw(story: &Story, terminal: &Terminal, all: bool) -> String {
@@ -51,6 +53,8 @@ struct Page<'a> {
     services: HashMap<&'a str, usize>,
     logs: HashMap<SpanId, Vec<&'a Log>>,
     faults: HashMap<SpanId, Vec<&'a Fault>>,
+    /// What each span made of failures below it.
+    layers: HashMap<SpanId, Vec<&'a SeenIn>>,
     calls: HashMap<SpanId, &'a AiCall>,
     axis: Axis,
     shown_spans: usize,
@@ -84,6 +88,10 @@ impl<'a> Page<'a> {
         for fault in &story.errors {
             faults.entry(fault.span_id.unwrap_or_default()).or_default().push(fault);
         }
+        let mut layers: HashMap<SpanId, Vec<&SeenIn>> = HashMap::new();
+        for seen in story.errors.iter().flat_map(|fault| &fault.seen_in) {
+            layers.entry(seen.span_id.unwrap_or_default()).or_default().push(seen);
+        }
         Page {
             story,
             terminal,
@@ -96,6 +104,7 @@ impl<'a> Page<'a> {
                 .collect(),
             logs,
             faults,
+            layers,
             calls: story.ai.calls.iter().map(|call| (call.span_id, call)).collect(),
             axis: Axis {
                 from_ns,
@@ -111,6 +120,14 @@ impl<'a> Page<'a> {
     fn line(&mut self, text: &str) {
         self.out.push_str(text.trim_end());
         self.out.push('\n');
+    }
+
+    /// A sentence, broken between words where the terminal is too narrow for it.
+    fn wrapped(&mut self, ink: Ink, text: &str) {
+        for line in self.terminal.wrap(text) {
+            let line = self.terminal.ink(ink, &line);
+            self.line(&line);
+        }
     }
 
     fn service_ink(&self, service: &str) -> Ink {
@@ -138,15 +155,22 @@ impl<'a> Page<'a> {
             terminal.ink(Ink::Bold, &story.tracking_id.to_string()),
             terminal.ink(ink, word)
         );
-        if story.trace.start_unix_nano > 0 {
-            let _ = write!(title, "{}{}", self.dot(), rfc3339(story.trace.start_unix_nano, 3));
+        let time = match story.trace.start_unix_nano {
+            0 => String::new(),
+            start => rfc3339(start, 3),
+        };
+        let width = ID_COLUMNS + 2 + columns(word) + columns(self.dot()) + columns(&time);
+        if width <= terminal.columns && !time.is_empty() {
+            let _ = write!(title, "{}{time}", self.dot());
         }
         self.line(&title);
-        let explanation = terminal.clean(&story.explanation);
-        self.line(&explanation);
+        if width > terminal.columns {
+            self.line(&time);
+        }
+        self.wrapped(Ink::Plain, &terminal.clean(&story.explanation));
         if story.trace.clock_skew {
             let text = "Clocks disagree: bars marked ~ are moved to where their caller's clock puts them.";
-            self.line(&terminal.ink(Ink::Warning, text));
+            self.wrapped(Ink::Warning, text);
         }
     }
 
@@ -433,6 +457,7 @@ impl<'a> Page<'a> {
             notes.push(terminal.ink(Ink::Error, &terminal.fit(&terminal.clean(&text), room)));
         }
         let logs = self.logs.remove(&span.span_id).unwrap_or_default();
+        notes.extend(self.layer_notes(span.span_id, &logs, room));
         let shown = self.shown_logs(&logs);
         for log in logs.iter().filter(|log| shown.contains(&std::ptr::from_ref(**log))) {
             notes.push(self.log_line(log, room, &span.service));
@@ -535,52 +560,6 @@ impl<'a> Page<'a> {
         self.cut_logs += stray.len().saturating_sub(limit);
     }
 
-    fn faults(&mut self) {
-        let (story, terminal) = (self.story, self.terminal);
-        if story.errors.is_empty() {
-            return;
-        }
-        let limit = if self.all { usize::MAX } else { FAULTS_SHOWN };
-        self.line("");
-        self.line(&terminal.ink(Ink::Bold, if story.errors.len() == 1 { "error" } else { "errors" }));
-        for fault in story.errors.iter().take(limit) {
-            let text = terminal.clean(&fault_text(fault));
-            let service = terminal.ink(self.service_ink(&fault.service), &terminal.clean(&fault.service));
-            let line = format!("  {service} {}", terminal.ink(Ink::Error, &text));
-            self.line(&line);
-            let stack: Vec<&str> = fault.stack.as_deref().unwrap_or_default().lines().collect();
-            let lines = if self.all { stack.len() } else { STACK_LINES_SHOWN };
-            for frame in stack.iter().take(lines) {
-                let indent = frame.len() - frame.trim_start().len();
-                let frame = format!(
-                    "    {}{}",
-                    " ".repeat(indent.min(8)),
-                    terminal.clean(frame.trim_start())
-                );
-                self.line(&terminal.ink(
-                    Ink::Faint,
-                    &terminal.fit(&frame, if self.all { usize::MAX } else { terminal.columns }),
-                ));
-            }
-            if stack.len() > lines {
-                let text = format!(
-                    "    {}{} more lines of stack",
-                    terminal.sign("… ", ".. "),
-                    stack.len() - lines
-                );
-                self.line(&terminal.ink(Ink::Faint, &text));
-            }
-        }
-        if story.errors.len() > limit {
-            let text = format!(
-                "  {}{} more errors",
-                terminal.sign("… ", ".. "),
-                story.errors.len() - limit
-            );
-            self.line(&terminal.ink(Ink::Faint, &text));
-        }
-    }
-
     fn ai(&mut self) {
         let ai = &self.story.ai;
         if ai.calls.is_empty() {
@@ -600,10 +579,15 @@ impl<'a> Page<'a> {
             ),
             dollars(ai.cost_usd),
         ];
-        let title = self.terminal.ink(Ink::Bold, "AI");
-        let line = format!("{title}  {}", parts.join(self.dot()));
         self.line("");
-        self.line(&line);
+        let line = format!("AI  {}", parts.join(self.dot()));
+        match line
+            .strip_prefix("AI")
+            .filter(|_| columns(&line) <= self.terminal.columns)
+        {
+            Some(rest) => self.line(&format!("{}{rest}", self.terminal.ink(Ink::Bold, "AI"))),
+            None => self.wrapped(Ink::Plain, &line),
+        }
     }
 
     fn rows(&mut self) {
@@ -639,6 +623,14 @@ impl<'a> Page<'a> {
                         .unwrap_or(0)
                 })
                 .collect();
+            if !self.all && terminal.columns < TABLE_COLUMNS {
+                let names = header.iter().map(|name| columns(name)).max().unwrap_or(0);
+                for (name, cell) in rows.iter().flat_map(|row| header.iter().zip(row)) {
+                    let line = terminal.fit(&format!("  {}  {cell}", pad(name, names)), terminal.columns);
+                    self.line(&line);
+                }
+                continue;
+            }
             for (number, row) in [&header].into_iter().chain(&rows).enumerate() {
                 let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, &width)| pad(cell, width)).collect();
                 let line = format!("  {}", cells.join("  "));
@@ -658,7 +650,7 @@ impl<'a> Page<'a> {
         }
         if let Some(error) = &story.rows_error {
             self.line("");
-            self.line(&terminal.ink(Ink::Warning, &format!("database rows: {}", terminal.clean(error))));
+            self.wrapped(Ink::Warning, &format!("database rows: {}", terminal.clean(error)));
         }
     }
 
@@ -677,18 +669,23 @@ impl<'a> Page<'a> {
         }
         if !cuts.is_empty() {
             self.line("");
-            let text = format!("{}; --all shows everything.", cuts.join(", "));
-            self.line(&self.terminal.ink(Ink::Faint, &text));
+            let text = format!("{}; --all shows them.", cuts.join(", "));
+            self.wrapped(Ink::Faint, &text);
         }
         let more = self.story.more;
-        if more.spans_cut + more.logs_cut > 0 {
+        let left_out: Vec<String> = [
+            (more.spans_cut, "spans"),
+            (more.logs_cut, "log lines"),
+            (more.errors_cut, "errors"),
+        ]
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{} {what}", grouped(count as u64)))
+        .collect();
+        if !left_out.is_empty() {
             self.line("");
-            let text = format!(
-                "The server's bound on one answer left out {} spans and {} log lines.",
-                grouped(more.spans_cut as u64),
-                grouped(more.logs_cut as u64)
-            );
-            self.line(&self.terminal.ink(Ink::Warning, &text));
+            let text = format!("The server's bound on one answer left out {}.", left_out.join(", "));
+            self.wrapped(Ink::Warning, &text);
         }
     }
 }

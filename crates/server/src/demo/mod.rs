@@ -15,6 +15,9 @@ use anyhow::{Context, Result, bail};
 use crate::serve;
 use children::{Children, Service};
 
+/// Requests a second that one user simulator can honestly send; beyond it, ticks only pile up.
+const MAX_RATE: i64 = 1_000;
+
 /// How long a service may take until its health check answers.
 const HEALTHY_WITHIN: Duration = Duration::from_secs(20);
 
@@ -29,8 +32,8 @@ pub struct Args {
     /// First of five ports: gateway, agent, engine, scheduler, stand-in LLM.
     #[arg(long, value_name = "PORT", default_value_t = 8000)]
     services_from: u16,
-    /// Requests a second that the traffic sends.
-    #[arg(long, value_name = "N", default_value_t = 4)]
+    /// Requests a second that the traffic sends; 0 sends none.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(0..=MAX_RATE))]
     rate: u32,
     /// Share of requests that fail on purpose.
     #[arg(long, value_name = "PERCENT", default_value_t = 10, value_parser = clap::value_parser!(u8).range(0..=100))]
@@ -97,6 +100,7 @@ async fn everything(args: Args) -> Result<()> {
         &mut children,
         lines,
         args.services_from,
+        args.rate > 0,
         args.run_for.map(Duration::from_secs),
     )
     .await;

@@ -57,13 +57,19 @@ pub async fn live(
     children: &mut Children,
     mut lines: Lines<BufReader<ChildStdout>>,
     gateway_port: u16,
+    traffic: bool,
     run_for: Option<Duration>,
 ) -> Result<()> {
     let ui = server.ui_url();
     println!("\n  Trackline    {ui}");
     println!("  Gateway      http://127.0.0.1:{gateway_port}   (every answer carries X-Tracking-ID)");
     println!("  OTLP         {}\n", server.otlp_url());
-    println!("  Tracking IDs to try:");
+    if traffic {
+        println!("  Tracking IDs to try:");
+    } else {
+        println!("  No traffic (--rate 0).");
+        own_request(gateway_port);
+    }
 
     let started = Instant::now();
     let end = async {
@@ -138,6 +144,10 @@ fn next_steps(ui: &str, gateway_port: u16, tracking_id: &str) {
     println!("    {program} trace{server} {tracking_id}");
     println!("  and in the browser:");
     println!("    {ui}/trace/{tracking_id}");
+    own_request(gateway_port);
+}
+
+fn own_request(gateway_port: u16) {
     println!("  A request of your own; its answer has the ID in a header and in its body:");
     println!("    curl -i http://127.0.0.1:{gateway_port}/api/v1/sessions --json '{{\"user_id\":\"you\"}}'");
     println!("\n  Ctrl-C stops all of it.\n");

@@ -135,7 +135,10 @@ fn a_trace_in_otlp_json() {
 
 #[test]
 fn a_summary() {
-    check("summary", &SummaryJson::new(query::search::summary(&spans()).unwrap()));
+    check(
+        "summary",
+        &SummaryJson::new(query::search::summary(&spans(), 0).unwrap()),
+    );
 }
 
 #[test]

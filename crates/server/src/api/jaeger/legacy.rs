@@ -10,7 +10,7 @@ use model::record::SpanRecord;
 use query::instant::now_unix_nano;
 use query::search::TraceSearch;
 use query::story::Kind;
-use query::{Edge, MAX_TRACES, QueryError};
+use query::{Edge, Listed, MAX_TRACES, QueryError};
 use serde::Serialize;
 
 use super::super::params::{BadParam, Params, range};
@@ -28,6 +28,7 @@ const MICRO_NS: u64 = 1_000;
 const MILLI_NS: u64 = 1_000_000;
 
 const NOT_FOUND: &str = "trace not found";
+const CUT: &str = "there are more spans than one answer holds; ask for fewer traces";
 
 #[derive(Serialize)]
 struct Envelope<T> {
@@ -159,8 +160,8 @@ pub async fn trace(State(state): State<ApiState>, Path(id): Path<String>) -> Res
     let body = state
         .querier
         .ask(move |question| {
-            let spans = question.trace(id)?;
-            Ok((!spans.is_empty()).then(|| encode(&traces(&[spans], Vec::new()))))
+            let found = question.in_full(vec![id], &mut |_| {})?;
+            Ok((!found.traces.is_empty()).then(|| encode(&traces(&found, Vec::new()))))
         })
         .await?;
     Ok(json(
@@ -169,8 +170,8 @@ pub async fn trace(State(state): State<ApiState>, Path(id): Path<String>) -> Res
     ))
 }
 
-fn traces(traces: &[Vec<SpanRecord>], missing: Vec<TraceId>) -> impl Serialize {
-    let errors: Vec<ErrorJson> = missing
+fn traces(found: &Listed<Vec<SpanRecord>>, missing: Vec<TraceId>) -> impl Serialize {
+    let mut errors: Vec<ErrorJson> = missing
         .into_iter()
         .map(|id| ErrorJson {
             code: None,
@@ -178,7 +179,14 @@ fn traces(traces: &[Vec<SpanRecord>], missing: Vec<TraceId>) -> impl Serialize {
             trace_id: Some(LegacyId(id)),
         })
         .collect();
-    let data: Vec<TraceJson> = traces.iter().map(|spans| TraceJson::new(spans)).collect();
+    if found.cut {
+        errors.push(ErrorJson {
+            code: None,
+            msg: CUT.to_owned(),
+            trace_id: None,
+        });
+    }
+    let data: Vec<TraceJson> = found.traces.iter().map(|spans| TraceJson::new(spans)).collect();
     Envelope {
         errors: (!errors.is_empty()).then_some(errors),
         ..envelope(data, 0)
@@ -199,13 +207,8 @@ pub async fn search(State(state): State<ApiState>, uri: Uri) -> Result<Response,
             if ids.is_empty() {
                 return Ok(encode(&traces(&question.search_full(&search)?, Vec::new())));
             }
-            let (mut found, mut missing) = (Vec::new(), Vec::new());
-            for id in ids {
-                match question.trace(id)? {
-                    spans if spans.is_empty() => missing.push(id),
-                    spans => found.push(spans),
-                }
-            }
+            let mut missing = Vec::new();
+            let found = question.in_full(ids, &mut |id| missing.push(id))?;
             Ok(encode(&traces(&found, missing)))
         })
         .await?;

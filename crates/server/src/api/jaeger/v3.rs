@@ -146,7 +146,7 @@ pub async fn trace(State(state): State<ApiState>, Path(id): Path<String>) -> Res
     let body = state
         .querier
         .ask(move |question| {
-            let spans = question.trace(id)?;
+            let spans = question.trace(id)?.records;
             let result = TracesData {
                 resource_spans: ResourceSpans(&spans),
             };
@@ -165,7 +165,7 @@ pub async fn search(State(state): State<ApiState>, uri: Uri) -> Result<Response,
     let body = state
         .querier
         .ask(move |question| {
-            let spans = question.search_full(&search)?.concat();
+            let spans = question.search_full(&search)?.traces.concat();
             let result = TracesData {
                 resource_spans: ResourceSpans(&spans),
             };
@@ -185,7 +185,7 @@ pub async fn summaries(State(state): State<ApiState>, uri: Uri) -> Result<Respon
     Ok(json(
         StatusCode::OK,
         encode(&Summaries {
-            summaries: found.into_iter().map(SummaryJson::new).collect(),
+            summaries: found.traces.into_iter().map(SummaryJson::new).collect(),
         }),
     ))
 }

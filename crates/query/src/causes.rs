@@ -171,9 +171,9 @@ impl Folding<'_> {
 
     /// Which of the failures `here` a mark repeats: the latest.
     fn repeated(&self, mark: usize, i: u32, here: &[Cause]) -> Option<usize> {
-        let Mark { fault, at, .. } = &self.marks[mark];
+        let mark = &self.marks[mark];
         (0..here.len())
-            .filter(|&k| self.is_before(&here[k], *at) && self.repeats(fault, i, &here[k]))
+            .filter(|&k| self.is_before(&here[k], mark.at) && self.repeats(mark, i, &here[k]))
             .max_by_key(|&k| self.marks[here[k].mark].at)
     }
 
@@ -182,19 +182,21 @@ impl Folding<'_> {
     }
 
     /// Whether a mark repeats what is known of a failure: its words, its type, its HTTP status, or which call failed.
-    fn repeats(&self, fault: &Fault, i: u32, cause: &Cause) -> bool {
-        let own = [clip(&fault.message), clip(fault.stack.as_deref().unwrap_or_default())];
+    fn repeats(&self, mark: &Mark, i: u32, cause: &Cause) -> bool {
+        let own: Vec<&str> = words(mark).collect();
+        let stack = clip(mark.fault.stack.as_deref().unwrap_or_default());
         let names = |text: &str| {
             let text = clip(text);
-            text.len() >= MIN_TELLING_BYTES && own.iter().any(|own| own.contains(text))
+            text.len() >= MIN_TELLING_BYTES && own.iter().chain([&stack]).any(|own| own.contains(text))
         };
-        let words = self.words.get(&cause.mark).map(Vec::as_slice).unwrap_or_default();
-        let same_words = std::iter::once(&cause.mark).chain(words).any(|&mark| {
-            let other = clip(&self.marks[mark].fault.message);
-            names(other)
-                || (!own[0].is_empty() && own[0] == other)
-                || (own[0].len() >= MIN_TELLING_BYTES && other.contains(own[0]))
-        });
+        let layers = self.words.get(&cause.mark).map(Vec::as_slice).unwrap_or_default();
+        let same_words = std::iter::once(&cause.mark)
+            .chain(layers)
+            .flat_map(|&mark| words(&self.marks[mark]))
+            .any(|other| {
+                let is_same = |own: &str| own == other || (own.len() >= MIN_TELLING_BYTES && other.contains(own));
+                names(other) || own.iter().any(|own| is_same(own))
+            });
         let origin = &self.marks[cause.mark].fault;
         let Some(child) = cause.through else { return same_words };
         let child = &self.spans[child as usize];
@@ -204,8 +206,10 @@ impl Folding<'_> {
             || names(&child.status_message)
             || names(&child.name)
             || (service != service_name(&self.spans[i as usize].resource) && names(service))
-            || fields::count(&child.attributes, "http.response.status_code")
-                .is_some_and(|code| code >= 400 && words_of(own[0]).any(|word| word == code.to_string()))
+            || fields::count(&child.attributes, "http.response.status_code").is_some_and(|code| {
+                let code = code.to_string();
+                code.as_str() >= "400" && own.iter().flat_map(|own| words_of(own)).any(|word| word == code)
+            })
     }
 
     /// Whether a mark was left right after the call that failed, before anything else was begun.
@@ -252,6 +256,14 @@ fn says_only_that_it_failed(fault: &Fault, operation: &str) -> bool {
             })
     };
     fault.stack.is_none() && empty(&fault.message) && (fault.source != FaultSource::Event || empty(&fault.kind))
+}
+
+/// What a mark says, in all its wordings.
+fn words(mark: &Mark) -> impl Iterator<Item = &str> {
+    std::iter::once(&mark.fault)
+        .chain(&mark.also)
+        .map(|fault| clip(&fault.message))
+        .filter(|text| !text.is_empty())
 }
 
 fn words_of(text: &str) -> impl Iterator<Item = &str> {

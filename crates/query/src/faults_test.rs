@@ -235,6 +235,21 @@ fn what_is_repeated_has_arrived_for_the_spans_above_too() {
 }
 
 #[test]
+fn what_a_span_says_in_other_words_of_its_own_is_heard() {
+    // The request line and the status are of one moment, so they are one mark; only one of them repeats the cause.
+    let mut served = failed(1, 0, 0, 90, "the engine stumbled");
+    served.events = vec![error_log("POST /execute - 500", 90 * MS)];
+    let mut node = failed(3, 2, 20, 80, "");
+    node.events = vec![exception("panic", "the engine stumbled", 79 * MS)];
+    let spans = [served, span(2, 1, 10 * MS, 85 * MS), node];
+    check(
+        &spans,
+        &[],
+        &["3 Event panic: the engine stumbled < 1 POST /execute - 500 < 1 the engine stumbled"],
+    );
+}
+
+#[test]
 fn an_http_status_repeated_by_the_caller_is_a_layer() {
     let mut call = failed(2, 1, 10, 20, "the model is busy");
     call.attributes = vec![("http.response.status_code".into(), Value::Int(429))];

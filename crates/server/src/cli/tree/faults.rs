@@ -20,8 +20,21 @@ impl Page<'_> {
         let limit = if self.all { usize::MAX } else { FAULTS_SHOWN };
         self.line("");
         self.line(&terminal.ink(Ink::Bold, if story.errors.len() == 1 { "error" } else { "errors" }));
-        for fault in story.errors.iter().take(limit) {
-            let text = terminal.clean(&fault_text(fault));
+        let mut times = 1;
+        for (k, fault) in story.errors.iter().enumerate().take(limit) {
+            // Tries that failed alike are one line, with what became of the last.
+            let is_repeated = story.errors.get(k + 1).is_some_and(|next| {
+                (&next.service, &next.kind, &next.message) == (&fault.service, &fault.kind, &fault.message)
+            });
+            if is_repeated && fault.stack.is_none() && fault.seen_in.is_empty() && k + 1 < limit {
+                times += 1;
+                continue;
+            }
+            let mut text = terminal.clean(&fault_text(fault));
+            if times > 1 {
+                text = format!("{text} {} {times}", terminal.sign("×", "x"));
+                times = 1;
+            }
             let service = terminal.ink(self.service_ink(&fault.service), &terminal.clean(&fault.service));
             let line = format!("  {service} {}", terminal.ink(Ink::Error, &text));
             self.line(&line);

@@ -162,7 +162,7 @@ fn table(traces: &[Summary], terminal: &Terminal) -> String {
             " "
         };
         out.push_str(&format!(
-            "{}  {} {between}{} {} spans  {errors}{} {}{others}\n",
+            "{}  {}{between}{} {} spans  {errors}{} {}{others}\n",
             terminal.ink(Ink::Bold, &trace.tracking_id),
             terminal.ink(Ink::Faint, &time),
             pad_left(&duration_text(trace.duration_ns), 7),

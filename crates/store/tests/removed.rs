@@ -116,7 +116,13 @@ fn what_age_removed_of_either_dataset_is_known_by_day_and_rule_after_a_restart_t
     let (_writer, reader) = bench.open();
     for id in &spans {
         assert_eq!(reader.removed(*id), gone(Dataset::Traces, NOON, Rule::Age(THREE_DAYS)));
-        assert!(reader.trace(*id).expect("reads").is_empty());
+        assert!(
+            reader
+                .trace(*id, &store::Limit::NONE)
+                .expect("reads")
+                .records
+                .is_empty()
+        );
     }
     for id in &logs {
         assert_eq!(reader.removed(*id), gone(Dataset::Logs, NOON, Rule::Age(THREE_DAYS)));
@@ -149,7 +155,13 @@ fn what_size_removed_says_so_and_a_trace_may_be_here_and_removed_in_parts() {
     bench.seq += 1;
     let again = bench.day(&writer, 0, Signal::Traces);
     assert_eq!(again, first);
-    assert!(!reader.trace(first[0]).expect("reads").is_empty());
+    assert!(
+        !reader
+            .trace(first[0], &store::Limit::NONE)
+            .expect("reads")
+            .records
+            .is_empty()
+    );
     assert_eq!(reader.removed(first[0]), gone(Dataset::Traces, NOON, rule));
 }
 
@@ -277,7 +289,13 @@ fn damage_to_a_list_costs_certainty_and_nothing_else() {
             assert_eq!(reader.removed(*id), Vec::new(), "byte {at}");
         }
         assert_eq!(reader.stats().quarantined.len(), 1, "byte {at}: reported, once");
-        assert!(!reader.trace(kept[0]).expect("reads").is_empty());
+        assert!(
+            !reader
+                .trace(kept[0], &store::Limit::NONE)
+                .expect("reads")
+                .records
+                .is_empty()
+        );
         drop((_writer, reader));
         let report = store::check(bench.dir.path()).expect("checks");
         assert_eq!(report.problems.len(), 1, "byte {at}: {report:?}");

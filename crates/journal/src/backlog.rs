@@ -195,8 +195,9 @@ fn perform(shared: &Shared, read: &Read) {
     let wakers = {
         let mut state = shared.state();
         for damage in damage {
-            tracing::error!(?damage, "a journal segment is damaged; its other records are delivered");
-            state.note_damage(damage);
+            if state.note_damage(damage.clone()) {
+                tracing::error!(?damage, "a journal segment is damaged; its other records are delivered");
+            }
         }
         state.finish_read(&read.name, read.generation, entries, end, exhausted);
         let reader = state.readers.get_mut(&read.name);

@@ -20,6 +20,7 @@ use crate::settings::*;
 use crate::shared::{Shared, lock};
 use crate::state::ReaderState;
 use crate::status::{Damage, Health, ReaderStatus, Recovery, Stats};
+use crate::verify::{self, Pace};
 
 /// An open journal; clones are the same journal. It closes when [`Journal::close`] is called or the last clone goes.
 #[derive(Clone)]
@@ -30,6 +31,7 @@ pub struct Journal {
 struct Inner {
     shared: Arc<Shared>,
     backlog: Arc<Backlog>,
+    verification: Arc<Pace>,
     writer: OnceLock<ThreadId>,
     /// None once joined.
     threads: Mutex<Option<Threads>>,
@@ -38,6 +40,8 @@ struct Inner {
 struct Threads {
     writer: JoinHandle<()>,
     reader: JoinHandle<()>,
+    /// None if there was nothing to verify.
+    verifier: Option<JoinHandle<()>>,
 }
 
 impl fmt::Debug for Journal {
@@ -49,7 +53,8 @@ impl fmt::Debug for Journal {
 }
 
 impl Journal {
-    /// Takes the directory, repairs what a crash left behind, and starts the commit thread and the reading thread.
+    /// Takes the directory, repairs what a crash left behind, and starts the commit thread and the reading thread; and one
+    /// that reads through what was sealed before, and ends.
     pub fn open(settings: Settings, disk: Arc<dyn Disk>) -> Result<(Journal, Recovery), OpenError> {
         Journal::open_with_clock(settings, disk, Arc::new(SystemClock))
     }
@@ -61,9 +66,11 @@ impl Journal {
     ) -> Result<(Journal, Recovery), OpenError> {
         let (shared, engine, recovery) = recovery::open(settings, disk, clock)?;
         let backlog = Arc::new(Backlog::default());
+        let verification = Arc::new(Pace::default());
         let inner = Inner {
             shared: shared.clone(),
             backlog: backlog.clone(),
+            verification: verification.clone(),
             writer: OnceLock::new(),
             threads: Mutex::default(),
         };
@@ -75,9 +82,26 @@ impl Journal {
         let (reading, reads) = (shared.clone(), backlog.clone());
         let reader = spawn("journal-read", Box::new(move || reads.run(&reading)))?;
         let writing = shared.clone();
-        let writer = spawn("journal-commit", Box::new(move || commit(engine, &writing, &backlog)))?;
+        let pace = verification.clone();
+        let writer = spawn(
+            "journal-commit",
+            Box::new(move || commit(engine, &writing, &backlog, &pace)),
+        )?;
         let _ = journal.inner.writer.set(writer.thread().id());
-        *lock(&journal.inner.threads) = Some(Threads { writer, reader });
+        let verifying = shared.clone();
+        let nothing = shared.state().unverified.is_empty();
+        let verifier = match nothing {
+            true => None,
+            false => Some(spawn(
+                "journal-verify",
+                Box::new(move || verify::run(&verifying, &verification)),
+            )?),
+        };
+        *lock(&journal.inner.threads) = Some(Threads {
+            writer,
+            reader,
+            verifier,
+        });
         Ok((journal, recovery))
     }
 
@@ -92,6 +116,7 @@ impl Journal {
         let inner = Inner {
             shared,
             backlog: Arc::default(),
+            verification: Arc::default(),
             writer: OnceLock::new(),
             threads: Mutex::default(),
         };
@@ -301,6 +326,7 @@ impl Journal {
             groups: counters.groups.load(Relaxed),
             syncs: counters.syncs.load(Relaxed),
             damage_count: state.damage_count,
+            unverified_segments: state.unverified.len() as u64,
             health: state.health.clone(),
         }
     }
@@ -313,7 +339,7 @@ impl Journal {
 }
 
 /// The commit thread, to its end.
-fn commit(engine: Engine, shared: &Shared, backlog: &Backlog) {
+fn commit(engine: Engine, shared: &Shared, backlog: &Backlog, verification: &Pace) {
     let ran = catch_unwind(AssertUnwindSafe(|| engine.run()));
     if ran.is_err() {
         shared.set_health(Health::Failed {
@@ -327,11 +353,11 @@ fn commit(engine: Engine, shared: &Shared, backlog: &Backlog) {
             queue = shared.work.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
     }
-    finish(shared, backlog);
+    finish(shared, backlog, verification);
 }
 
 /// Nothing is written from here on: readers are told, and the directory is given up.
-fn finish(shared: &Shared, backlog: &Backlog) {
+fn finish(shared: &Shared, backlog: &Backlog, verification: &Pace) {
     let wakers: Vec<_> = {
         let mut state = shared.state();
         state.closed = true;
@@ -343,6 +369,7 @@ fn finish(shared: &Shared, backlog: &Backlog) {
     };
     wakers.into_iter().for_each(std::task::Waker::wake);
     backlog.close();
+    verification.close();
     shared.release();
 }
 
@@ -357,13 +384,18 @@ impl Inner {
         // Whoever closes second waits here until the first is done.
         let mut threads = lock(&self.threads);
         match threads.take() {
-            Some(Threads { writer, reader }) => {
-                if writer.join().is_err() | reader.join().is_err() {
+            Some(Threads {
+                writer,
+                reader,
+                verifier,
+            }) => {
+                let verified = verifier.map_or(Ok(()), JoinHandle::join);
+                if writer.join().is_err() | reader.join().is_err() | verified.is_err() {
                     tracing::error!("a thread of the journal panicked");
                 }
             }
             // Opened without threads, or closed before.
-            None => finish(&self.shared, &self.backlog),
+            None => finish(&self.shared, &self.backlog, &self.verification),
         }
     }
 }

@@ -28,6 +28,7 @@ pub mod simulated;
 mod simulation;
 mod state;
 mod status;
+mod verify;
 mod walk;
 
 pub use clock::{Clock, SystemClock};

@@ -265,6 +265,7 @@ fn recover_segment(
         segment.next_seq = seal.next_seq.max(first_seq);
         segment.data_end = offset;
         segment.summary = seal.summary;
+        state.unverified.push_back(found.number);
         return Ok(segment);
     }
     let length = found.length;

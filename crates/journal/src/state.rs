@@ -375,6 +375,8 @@ pub(crate) struct State {
     pub cursors_lost: bool,
     pub damage: Vec<Damage>,
     pub damage_count: u64,
+    /// Segments of earlier runs that nobody has read through yet.
+    pub unverified: VecDeque<u64>,
     pub health: Health,
 }
 
@@ -404,6 +406,7 @@ impl State {
             cursors_lost: false,
             damage: Vec::new(),
             damage_count: 0,
+            unverified: VecDeque::new(),
             health: Health::Good,
         }
     }
@@ -431,19 +434,21 @@ impl State {
         self.segments.get(at)
     }
 
-    pub(crate) fn note_damage(&mut self, damage: Damage) {
+    /// False if it is known.
+    pub(crate) fn note_damage(&mut self, damage: Damage) -> bool {
         // Two readers meet the same damage; it is one.
         if self
             .damage
             .iter()
             .any(|known| known.segment == damage.segment && known.offset == damage.offset)
         {
-            return;
+            return false;
         }
         self.damage_count += 1;
         if self.damage.len() < DAMAGE_LIMIT {
             self.damage.push(damage);
         }
+        true
     }
 
     /// Makes durable records visible, which all lie in the last segment, one behind the other.

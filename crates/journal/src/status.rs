@@ -98,6 +98,8 @@ pub struct Stats {
     pub groups: u64,
     pub syncs: u64,
     pub damage_count: u64,
+    /// Segments of earlier runs that are still to be read through in the background.
+    pub unverified_segments: u64,
     #[serde(flatten)]
     pub health: Health,
 }

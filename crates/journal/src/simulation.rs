@@ -2,6 +2,7 @@
 //! order, whatever happened. Deterministic per seed: the commit thread's work is done by the test, step by step.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::clock::Clock;
 use crate::commit::Engine;
 use crate::journal::Journal;
-use crate::simulated::{Faults, Loss, SimulatedDisk};
+use crate::simulated::{Faults, Loss, SimulatedDisk, seeds};
 use crate::*;
 
 const READERS: [(&str, &str, OnFull); 4] = [
@@ -19,9 +20,9 @@ const READERS: [(&str, &str, OnFull); 4] = [
     ("archive", "logs", OnFull::Refuse),
     ("lossy", "metrics", OnFull::SkipOldest),
 ];
-/// Enough for each way of breaking to meet each state several times, in seconds of an unoptimised build; `JOURNAL_SEEDS`
+/// Enough for each way of breaking to meet each state several times, in seconds of an unoptimised build; `TRACKLINE_SEEDS`
 /// in the environment asks for more.
-const SEEDS: u64 = 100;
+const SEEDS: Range<u64> = 0..100;
 
 struct Ticks(AtomicU64);
 
@@ -255,6 +256,7 @@ fn simulate(seed: u64, breakage: Breakage) -> Result<(), String> {
                 sync_failures: if fsync == Fsync::Always && random.bool() { 30 } else { 0 },
                 write_failures: if random.bool() { 20 } else { 0 },
                 capacity_bytes: random.bool().then(|| random.u64(100_000..600_000)),
+                ..Faults::default()
             });
         }
         if let Ok(mut run) = start(&disk, &clock, fsync, broken) {
@@ -304,23 +306,16 @@ fn simulate(seed: u64, breakage: Breakage) -> Result<(), String> {
     Ok(())
 }
 
-fn seeds() -> u64 {
-    std::env::var("JOURNAL_SEEDS")
-        .ok()
-        .and_then(|seeds| seeds.parse().ok())
-        .unwrap_or(SEEDS)
-}
-
 #[test]
 fn what_was_accepted_survives_crashes_torn_writes_failed_syncs_and_a_full_disk() {
-    for seed in 0..seeds() {
+    for seed in seeds(SEEDS) {
         simulate(seed, Breakage::Crashes).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
     }
 }
 
 #[test]
 fn a_flipped_bit_costs_one_record_at_most_and_is_reported() {
-    for seed in 0..seeds() {
+    for seed in seeds(SEEDS) {
         simulate(seed, Breakage::FlippedBits).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
     }
 }
@@ -328,5 +323,9 @@ fn a_flipped_bit_costs_one_record_at_most_and_is_reported() {
 /// A simulator that finds nothing proves nothing.
 #[test]
 fn acknowledging_before_synchronising_is_caught() {
-    assert!((0..SEEDS).any(|seed| simulate(seed, Breakage::AcknowledgedEarly).is_err()));
+    assert!(
+        SEEDS
+            .into_iter()
+            .any(|seed| simulate(seed, Breakage::AcknowledgedEarly).is_err())
+    );
 }

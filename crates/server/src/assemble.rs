@@ -17,7 +17,7 @@ use pipeline::graph::{Drained, ExporterPart, Graph, Parts, PipelinePart};
 use pipeline::plan::{self, Kind, Plan, Planned, Tables};
 use pipeline::processors::{self, Step};
 use pipeline::sending::Sending;
-use pipeline::{Budget, Ledger, Sink};
+use pipeline::{Budget, Lease, Ledger, Sink, Usage, Watched};
 use receivers::Mounted;
 use store::{Reader, Store, Writer};
 use tokio::sync::watch;
@@ -179,6 +179,7 @@ pub struct Running {
     store: Option<OpenStore>,
     pub ledger: Ledger,
     replay: tokio::task::JoinHandle<()>,
+    _journal_memory: Option<Lease>,
 }
 
 impl Running {
@@ -192,6 +193,12 @@ impl Running {
             None => None,
         };
         let (budget, ledger) = (Budget::root("process", BUDGET_BYTES), Ledger::new());
+        if let Some(store) = &store {
+            budget.watch(uses_of_store(&store.reader));
+        }
+        // What the journal keeps for readers near the head is small and always there: its whole share is taken at once.
+        let share = journal::MEMORY_BYTES as u64;
+        let journal_memory = journal.as_ref().map(|_| budget.child("journal", share).charge(share));
         let mut shown = Shown {
             receivers: Vec::new(),
             reader: store.as_ref().map(|store| store.reader.clone()),
@@ -262,6 +269,7 @@ impl Running {
             store,
             ledger,
             replay,
+            _journal_memory: journal_memory,
         })
     }
 
@@ -325,6 +333,35 @@ fn open_store(plan: &ServerPlan, data_dir: &Path) -> Result<Option<OpenStore>> {
         reader,
         retention,
     }))
+}
+
+/// The store bounds its memory itself; what it holds leaves the doors so much less.
+fn uses_of_store(reader: &Reader) -> Vec<Watched> {
+    let watched = |name, held: fn(store::MemoryHeld) -> store::Held| {
+        let reader = reader.clone();
+        let usage = move || {
+            let store::Held {
+                used_bytes,
+                limit_bytes,
+                peak_bytes,
+            } = held(reader.memory());
+            Usage {
+                used_bytes,
+                limit_bytes,
+                peak_bytes,
+            }
+        };
+        Watched {
+            name,
+            usage: Box::new(usage),
+        }
+    };
+    vec![
+        watched("store: memory chunks", |held| held.chunks),
+        watched("store: flush", |held| held.flush),
+        watched("store: merge", |held| held.merge),
+        watched("store: open parts", |held| held.open_parts),
+    ]
 }
 
 fn open_journal(choice: &JournalChoice, directory: PathBuf) -> Result<Journal> {

@@ -171,6 +171,7 @@ fn status_source(shown: &Shown, reader: Reader) -> api::JsonSource {
                 "resident_bytes": resident_bytes(),
                 "budget_used_bytes": budget.used_bytes(),
                 "budget_limit_bytes": budget.limit_bytes(),
+                "budget": budget.report(),
             },
         })
     })

@@ -83,6 +83,17 @@ pub struct Sorted<'a> {
     pub rows: usize,
 }
 
+/// What a row takes while rows are sorted: its key, its place in the order and its rank.
+const SORT_ROW_BYTES: u64 = 40;
+
+/// What writing blocks takes beside them: all columns once more, in order, and the sorting.
+pub fn flush_bytes(blocks: &[Arc<Block>]) -> u64 {
+    blocks
+        .iter()
+        .map(|block| block.memory_bytes + block.rows as u64 * SORT_ROW_BYTES)
+        .sum()
+}
+
 /// Nanoseconds of the minute that spans are sorted by first.
 pub const MINUTE_NANOS: u64 = 60_000_000_000;
 

@@ -25,6 +25,7 @@ mod frame;
 mod json;
 mod limit;
 mod make;
+mod memory;
 mod merge;
 mod nested;
 mod part;
@@ -51,14 +52,15 @@ pub use disk::{Disk, Entry, FileRead, FileWrite, LockError, RealDisk};
 pub use error::{AppendError, FlushError, OpenError, ReadError};
 pub use filter::{Field, Filter, Op};
 pub use limit::{Found, Limit, Weigh};
+pub use memory::{Held, MemoryHeld};
 pub use ranges::{Covered, Ranges};
 pub use reader::{DatasetStats, Reader, Stats};
 pub use removed::{Removal, RemovedStats, Rule};
 pub use scan::{Columns, Scan};
 pub use scanner::Scanner;
 pub use settings::{
-    APPEND_WAIT, Clock, FLUSH_AFTER, FLUSH_BYTES, FLUSH_ROWS, MEMORY_BYTES, REMEMBERED_AGE, REMEMBERED_BYTES,
-    RETENTION_AGE, Retention, SEAL_AFTER, Settings, Upkeep,
+    APPEND_WAIT, Clock, FLUSH_AFTER, FLUSH_BYTES, FLUSH_ROWS, MEMORY_BYTES, MERGE_BYTES, REMEMBERED_AGE,
+    REMEMBERED_BYTES, RETENTION_AGE, Retention, SEAL_AFTER, Settings, Upkeep,
 };
 pub use snapshot::Quarantined;
 pub use store::{FORMAT, Store};

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::catalog::Names;
 use crate::column::{Kind, Spec, fixed};
+use crate::directory::Chunk;
 use crate::disk::FileWrite;
 use crate::error::ReadError;
 use crate::flush::{MINUTE_NANOS, Union, unite};
@@ -18,12 +19,15 @@ use crate::part::OpenPart;
 use crate::part_writer::GROUP_ROWS;
 use crate::rows::span_records;
 use crate::texts::{Interner, Texts};
+use crate::trace_index::BUCKET_ENTRIES;
 use crate::{Dataset, Day};
 
 /// Rows of keys that each input holds.
 const KEY_ROWS: usize = 16 * 1024;
 /// Bytes of a row group before encoding; rows of large texts make smaller groups.
 const GROUP_BYTES: u64 = 64 << 20;
+/// An entry of the trace index while it is collected, and as it is written: a fingerprint, a row and a count of 4 bytes each, and some 8 packed.
+const INDEX_ENTRY_BYTES: u64 = 20;
 /// The fewest rows of a group, however large they are.
 const MIN_GROUP_ROWS: usize = 256;
 
@@ -217,6 +221,29 @@ pub fn merge_parts(
     }
     let made = maker.finish().map_err(MergeError::Write)?;
     Ok((made, dropped))
+}
+
+/// What merging these parts takes, about: a stretch of keys per input, the trace index of the output, and the largest column of a row group as it is
+/// read and as it is gathered.
+pub fn merge_bytes(parts: &[Arc<OpenPart>]) -> u64 {
+    let keys = parts.len() * KEY_ROWS * size_of::<(Key, u64)>();
+    let entries: u64 = parts
+        .iter()
+        .filter_map(|part| part.directory.traces.as_ref())
+        .map(|traces| u64::from(traces.buckets) * BUCKET_ENTRIES as u64)
+        .sum();
+    let columns = parts.iter().flat_map(|part| &part.directory.groups).flat_map(|group| {
+        let raw = |chunk: &Chunk| {
+            chunk
+                .pages
+                .iter()
+                .chain(&chunk.dictionary)
+                .map(|page| u64::from(page.raw))
+                .sum()
+        };
+        group.chunks.iter().map(raw)
+    });
+    keys as u64 + entries * INDEX_ENTRY_BYTES + 2 * columns.max().unwrap_or(0)
 }
 
 /// What the catalog knows of the names of all inputs.

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use model::TraceId;
 use model::record::{LogRecord, SpanRecord};
@@ -13,9 +12,10 @@ use crate::column::fixed;
 use crate::error::ReadError;
 use crate::frame::Frame;
 use crate::limit::{Filling, Found, Limit, Weigh};
+use crate::memory::MemoryHeld;
 use crate::removed::{Removal, RemovedStats};
 use crate::scanner::Scanner;
-use crate::snapshot::{Part, Quarantined, Shared, Snapshot};
+use crate::snapshot::{OPEN_PARTS_BYTES, Part, Quarantined, Shared, Snapshot};
 use crate::{Dataset, Scan, rows};
 
 /// Spans of one id and start that are compared with a further one: a sender that tries again sends a handful.
@@ -219,6 +219,14 @@ impl Reader {
         }
     }
 
+    /// What the store holds in memory, by use. Loads counters only.
+    pub fn memory(&self) -> MemoryHeld {
+        let settings = &self.shared.settings;
+        self.shared
+            .memory
+            .held(settings.memory_bytes, settings.merge_bytes, OPEN_PARTS_BYTES)
+    }
+
     fn dataset_stats(&self, snapshot: &Snapshot, dataset: Dataset) -> DatasetStats {
         let mut stats = DatasetStats::default();
         let mut see = |min: u64, max: u64| {
@@ -247,7 +255,7 @@ impl Reader {
 
     /// Bytes of rows in memory, both datasets, those being flushed included.
     pub fn memory_bytes(&self) -> u64 {
-        self.shared.fresh_bytes.load(Ordering::Acquire)
+        self.shared.memory.chunks.bytes()
     }
 }
 

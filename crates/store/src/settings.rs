@@ -13,6 +13,9 @@ pub const FLUSH_BYTES: u64 = 64 << 20;
 pub const FLUSH_AFTER: Duration = Duration::from_secs(60);
 /// Memory of all chunks, those being flushed included; at this bound `append` waits, then refuses.
 pub const MEMORY_BYTES: u64 = 150 << 20;
+/// Memory of a merge: the keys of its inputs, the index of its output and a row group of its largest column. Inputs that would need more are merged
+/// fewer at a time.
+pub const MERGE_BYTES: u64 = 96 << 20;
 /// How long `append` waits for memory before it refuses with a retryable error.
 pub const APPEND_WAIT: Duration = Duration::from_secs(5);
 /// A day is sealed this long after its end, when nearly everything late has arrived.
@@ -95,6 +98,8 @@ pub struct Settings {
     pub flush_after: Duration,
     /// Bound of all rows in memory.
     pub memory_bytes: u64,
+    /// Bound of a merge's memory.
+    pub merge_bytes: u64,
     /// How long `append` waits at that bound before it refuses.
     pub append_wait: Duration,
     /// How long after its end a day is sealed.
@@ -120,6 +125,7 @@ impl Default for Settings {
             flush_bytes: FLUSH_BYTES,
             flush_after: FLUSH_AFTER,
             memory_bytes: MEMORY_BYTES,
+            merge_bytes: MERGE_BYTES,
             append_wait: APPEND_WAIT,
             seal_after: SEAL_AFTER,
             upkeep: Upkeep::default(),

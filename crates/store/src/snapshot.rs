@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::Dataset;
@@ -10,12 +10,13 @@ use crate::block::Block;
 use crate::catalog::PartEntry;
 use crate::disk::Disk;
 use crate::error::ReadError;
+use crate::memory::Memory;
 use crate::part::OpenPart;
 use crate::removed::Removed;
 use crate::settings::Settings;
 
 /// Memory of opened parts' directories: those of about a hundred million rows.
-const OPEN_PARTS_BYTES: usize = 48 << 20;
+pub const OPEN_PARTS_BYTES: u64 = 48 << 20;
 /// Parts kept open, each a file descriptor.
 const OPEN_PARTS: usize = 256;
 
@@ -112,7 +113,6 @@ pub struct Quarantined {
 #[derive(Default)]
 struct OpenParts {
     parts: HashMap<u64, (Arc<OpenPart>, u64)>,
-    bytes: usize,
     tick: u64,
 }
 
@@ -124,7 +124,7 @@ pub struct Shared {
     open: Mutex<OpenParts>,
     quarantined: Mutex<Vec<Quarantined>>,
     pub removed: Removed,
-    pub fresh_bytes: AtomicU64,
+    pub memory: Memory,
 }
 
 impl Shared {
@@ -136,7 +136,7 @@ impl Shared {
             current: RwLock::new(Arc::new(snapshot)),
             open: Mutex::default(),
             quarantined: Mutex::default(),
-            fresh_bytes: AtomicU64::new(0),
+            memory: Memory::default(),
         }
     }
 
@@ -180,16 +180,17 @@ impl Shared {
         let opened = Arc::new(opened);
         let mut open = lock(&self.open);
         let tick = open.tick;
-        open.bytes += opened.directory.memory_bytes();
+        let held = &self.memory.open_parts;
+        held.add(opened.directory.memory_bytes() as u64);
         if let Some((old, _)) = open.parts.insert(part.entry.id, (Arc::clone(&opened), tick)) {
-            open.bytes -= old.directory.memory_bytes();
+            held.sub(old.directory.memory_bytes() as u64);
         }
-        while open.parts.len() > 1 && (open.parts.len() > OPEN_PARTS || open.bytes > OPEN_PARTS_BYTES) {
+        while open.parts.len() > 1 && (open.parts.len() > OPEN_PARTS || held.bytes() > OPEN_PARTS_BYTES) {
             let Some(oldest) = open.parts.iter().min_by_key(|(_, (_, used))| *used).map(|(id, _)| *id) else {
                 break;
             };
             if let Some((old, _)) = open.parts.remove(&oldest) {
-                open.bytes -= old.directory.memory_bytes();
+                held.sub(old.directory.memory_bytes() as u64);
             }
         }
         Ok(opened)
@@ -199,7 +200,7 @@ impl Shared {
     pub fn forget(&self, id: u64) {
         let mut open = lock(&self.open);
         if let Some((old, _)) = open.parts.remove(&id) {
-            open.bytes -= old.directory.memory_bytes();
+            self.memory.open_parts.sub(old.directory.memory_bytes() as u64);
         }
     }
 

@@ -11,7 +11,7 @@ use crate::encoding::{BadPage, put_varint, take_varint};
 use crate::texts::hash_seeded;
 
 /// Entries of a bucket, about.
-const BUCKET_ENTRIES: usize = 48;
+pub const BUCKET_ENTRIES: usize = 48;
 /// Part of the format: changing it makes old indexes unreadable.
 const SEED: u64 = 0x7472_6163_6b6c_696e;
 

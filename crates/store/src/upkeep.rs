@@ -10,7 +10,7 @@ use model::TraceId;
 use crate::catalog::{Commit, Names, PartEntry};
 use crate::column::fixed;
 use crate::error::{FlushError, ReadError};
-use crate::merge::{MergeError, merge_parts, merged_names};
+use crate::merge::{MergeError, merge_bytes, merge_parts, merged_names};
 use crate::removed::{Note, Removal, Rule};
 use crate::snapshot::{Part, lock};
 use crate::writer::{Core, failed};
@@ -190,6 +190,21 @@ impl Core {
                 Err(error) => return self.unreadable(part, error),
             }
         }
+        let mut bytes = merge_bytes(&open);
+        while bytes > self.shared.settings.merge_bytes && open.len() > 2 {
+            open.pop();
+            bytes = merge_bytes(&open);
+        }
+        if bytes > self.shared.settings.merge_bytes {
+            tracing::debug!(
+                ?day,
+                bytes,
+                "two parts are too large to be merged within the bound of memory"
+            );
+            return Ok(false);
+        }
+        let parts = &parts[..open.len()];
+        let _held = self.shared.memory.merge.hold(bytes);
         let mut outcome = None;
         let written = self.write_part(dataset, day, sealed, |file| {
             match merge_parts(file, &open, dataset, day, &|| self.stopped()) {

@@ -16,7 +16,7 @@ use crate::block::Block;
 use crate::catalog::{Catalog, CatalogError, Commit, Names, PartEntry, Source};
 use crate::disk::FileWrite;
 use crate::error::{AppendError, FlushError};
-use crate::flush::{Sorted, unite};
+use crate::flush::{Sorted, flush_bytes, unite};
 use crate::make::{Made, make_from_blocks};
 use crate::ranges::{Covered, Ranges};
 use crate::snapshot::{Part, Shared, lock};
@@ -239,7 +239,7 @@ impl Core {
         pending.rows += rows;
         pending.oldest.get_or_insert_with(Instant::now);
         let due = pending.rows >= settings.flush_rows || pending.bytes >= settings.flush_bytes;
-        self.shared.fresh_bytes.fetch_add(bytes, Ordering::AcqRel);
+        self.shared.memory.chunks.add(bytes);
         self.shared
             .publish(|next| next.blocks_mut(dataset).extend(blocks.into_iter().map(Arc::new)));
         drop(fresh);
@@ -265,7 +265,7 @@ impl Core {
             if fresh.closed {
                 return Err(AppendError::Closed);
             }
-            let held = self.shared.fresh_bytes.load(Ordering::Acquire);
+            let held = self.shared.memory.chunks.bytes();
             if held < settings.memory_bytes {
                 return Ok(());
             }
@@ -291,7 +291,7 @@ impl Core {
         let mut fresh = lock(&self.fresh);
         let mut pause = None;
         while !self.stop.load(Ordering::Acquire) {
-            let held = self.shared.fresh_bytes.load(Ordering::Acquire);
+            let held = self.shared.memory.chunks.bytes();
             let due = |p: &Pending| {
                 p.rows > 0
                     && (p.rows >= settings.flush_rows
@@ -383,7 +383,7 @@ impl Core {
                     }
                 });
                 let bytes: u64 = blocks.iter().map(|b| b.memory_bytes).sum();
-                self.shared.fresh_bytes.fetch_sub(bytes, Ordering::AcqRel);
+                self.shared.memory.chunks.sub(bytes);
                 drop(fresh);
                 self.room.notify_all();
                 self.notify(&taken.covered);
@@ -416,6 +416,7 @@ impl Core {
         }
         let mut added = Vec::new();
         for (day, blocks) in days {
+            let _held = self.shared.memory.flush.hold(flush_bytes(&blocks));
             let sorted = Sorted::new(&blocks);
             let counted = blocks
                 .iter()

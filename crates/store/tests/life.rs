@@ -272,6 +272,48 @@ fn merged_parts_say_what_their_inputs_said_and_identical_spans_once() {
 }
 
 #[test]
+fn a_merge_short_of_memory_takes_fewer_parts_at_a_time() {
+    const BOUND: u64 = 3 << 20;
+    let merged = |merge_bytes: u64| {
+        let dir = tempfile::tempdir().unwrap();
+        let now = Arc::new(AtomicU64::new(NOON));
+        let settings = Settings {
+            merge_bytes,
+            ..settings(&now)
+        };
+        let (writer, reader) = Store::open(dir.path(), settings).expect("opens");
+        let (batches, _) = batches(5, 6, 200, NOON);
+        let mut seq = 0;
+        for batch in &batches {
+            append(&writer, &mut seq, std::slice::from_ref(batch));
+            writer.flush().unwrap();
+        }
+        now.fetch_add(HOUR, Ordering::SeqCst);
+        writer.maintain().unwrap();
+        assert_eq!(
+            scan_spans(&reader, all(Dataset::Traces)),
+            by_id(batches.iter().flat_map(span_rows).collect())
+        );
+        (reader.stats().traces.parts, reader.memory())
+    };
+    let (parts, ample) = merged(store::MERGE_BYTES);
+    assert_eq!(parts, 1);
+    assert!(ample.merge.peak_bytes > BOUND, "six parts at once take more");
+    let (parts, short) = merged(BOUND);
+    assert!((2..6).contains(&parts), "{parts}");
+    assert!(short.merge.peak_bytes > 0 && short.merge.peak_bytes <= BOUND);
+    for held in [ample, short] {
+        assert_eq!(
+            (held.chunks.used_bytes, held.flush.used_bytes, held.merge.used_bytes),
+            (0, 0, 0)
+        );
+        assert!(held.chunks.peak_bytes > 0 && held.flush.peak_bytes > held.chunks.peak_bytes);
+    }
+    let (parts, none) = merged(0);
+    assert_eq!((parts, none.merge.peak_bytes), (6, 0), "not even two fit: they wait");
+}
+
+#[test]
 fn a_scan_reads_on_in_its_snapshot_while_its_parts_are_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let now = Arc::new(AtomicU64::new(NOON));

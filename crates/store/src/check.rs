@@ -132,6 +132,7 @@ fn check_part(disk: &dyn Disk, path: &Path, entry: &PartEntry) -> Result<(), Rea
     // What we read ourselves comes first: it says where the damage lies.
     part.check_trace_index()?;
     for group in 0..part.directory.groups.len() {
+        part.words(group)?;
         let rows = part.directory.groups[group].rows as usize;
         for column in 0..part.directory.columns.len() {
             part.column(group, column, 0..rows)?;

@@ -13,6 +13,7 @@ mod arrow;
 mod block;
 mod catalog;
 mod check;
+mod classes;
 mod column;
 mod dataset;
 mod directory;
@@ -44,6 +45,7 @@ mod texts;
 mod thrift;
 mod trace_index;
 mod upkeep;
+mod words;
 mod writer;
 
 pub use check::{Problem, Report, check, check_on};
@@ -57,7 +59,7 @@ pub use ranges::{Covered, Ranges};
 pub use reader::{DatasetStats, Reader, Stats};
 pub use removed::{Removal, RemovedStats, Rule};
 pub use scan::{Columns, Scan};
-pub use scanner::Scanner;
+pub use scanner::{Groups, Scanner};
 pub use settings::{
     APPEND_WAIT, Clock, FLUSH_AFTER, FLUSH_BYTES, FLUSH_ROWS, MEMORY_BYTES, MERGE_BYTES, REMEMBERED_AGE,
     REMEMBERED_BYTES, RETENTION_AGE, Retention, SEAL_AFTER, Settings, Upkeep,

@@ -50,6 +50,11 @@ impl Maker {
         })
     }
 
+    /// The part gets word filters: texts are looked at for them, which a part that is soon merged is not worth.
+    pub fn filter_words(&mut self) {
+        self.writer.filter_words();
+    }
+
     /// Writes one row group; `column` gives a column's data and the stretch of it that is the group.
     pub fn group<D: std::borrow::Borrow<Data>>(
         &mut self,

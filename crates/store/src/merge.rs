@@ -180,6 +180,7 @@ pub fn merge_parts(
         keys.push(Keys::new(part).map_err(|e| MergeError::Read(input, e))?);
     }
     let mut maker = Maker::new(file, dataset, day, columns).map_err(MergeError::Write)?;
+    maker.filter_words();
     let rest_name = dataset.fixed()[fixed::REST].name;
     let mut dropped = 0;
     let mut last: Option<Placed> = None;

@@ -16,6 +16,7 @@ use crate::error::ReadError;
 use crate::frame::{Column, Data, Frame};
 use crate::texts::Texts;
 use crate::trace_index;
+use crate::words::WordFilter;
 
 /// A page or blob larger than this was never written: a damaged directory must not ask for the memory.
 const MAX_READ_BYTES: u32 = 1 << 30;
@@ -243,6 +244,14 @@ impl OpenPart {
             }
             _ => Ok(None),
         }
+    }
+
+    /// The word filter of a group, if it has one.
+    pub fn words(&self, group: usize) -> Result<Option<WordFilter>, ReadError> {
+        let Some(at) = self.directory.groups[group].words else {
+            return Ok(None);
+        };
+        WordFilter::decode(self.blob(&at)?).map_err(|bad| self.corrupt(at.offset, bad))
     }
 
     /// Rows of a group: the wanted columns that have a value in it.

@@ -9,6 +9,7 @@ use crate::encoding::{bit_width, put_delta, put_hybrid, put_levels};
 use crate::frame::Data;
 use crate::texts::Texts;
 use crate::thrift::{Element, Thrift};
+use crate::words;
 
 /// Rows of a row group: a group is what a scan prunes and what a merge holds at once.
 pub const GROUP_ROWS: usize = 64 * 1024;
@@ -48,6 +49,8 @@ pub struct PartWriter {
     /// Code in the column's dictionary to code in the chunk's.
     local: Vec<u32>,
     order: Vec<u32>,
+    /// Makes the word filters, if the part is to have any.
+    filters: Option<words::Builder>,
 }
 
 /// What the footer says of a row group.
@@ -97,7 +100,13 @@ impl PartWriter {
             words: Vec::new(),
             local: Vec::new(),
             order: Vec::new(),
+            filters: None,
         })
+    }
+
+    /// The part gets word filters.
+    pub fn filter_words(&mut self) {
+        self.filters = Some(words::Builder::default());
     }
 
     pub fn columns(&self) -> &[Spec] {
@@ -154,6 +163,18 @@ impl PartWriter {
             group.chunks.push(chunk);
             foot.columns.push(footer);
         }
+        if index + 1 == self.directory.columns.len()
+            && let Some(filter) = self.filters.as_mut().and_then(words::Builder::take)
+        {
+            let offset = self.blob(&filter)?;
+            if let Some(group) = self.directory.groups.last_mut() {
+                group.words = Some(Blob {
+                    offset,
+                    bytes: filter.len() as u32,
+                    crc: crc32c::crc32c(&filter),
+                });
+            }
+        }
         self.drain(WRITE_BYTES)
     }
 
@@ -195,6 +216,15 @@ impl PartWriter {
             }
         }
         if !fits {
+            // A dictionary prunes by itself; what has none goes into the word filter.
+            if let Some(filters) = &mut self.filters
+                && filters.begin(bytes, codes.len())
+            {
+                let distinct = if plain { codes } else { &self.order };
+                for &code in distinct.iter().filter(|code| **code != 0) {
+                    filters.add(texts.get(code as usize - 1));
+                }
+            }
             return self.pages(
                 spec,
                 codes.len(),

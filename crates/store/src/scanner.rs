@@ -1,5 +1,6 @@
 //! Walks the rows that a scan asks for: newest blocks first, pruned by what catalog, directory and dictionaries know.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
@@ -14,6 +15,7 @@ use crate::reader::pick;
 use crate::scan::{Columns, Scan};
 use crate::select::{Known, TRACE_ID, is_named, may_match, reads, reads_trace_id, select, services};
 use crate::snapshot::{Part, Shared, Snapshot};
+use crate::words::WordFilter;
 
 /// Rows of a part that are judged at once: a few pages, so that the first answer comes before a whole group is read.
 const STEP_ROWS: usize = 16 * 1024;
@@ -50,6 +52,16 @@ pub struct Scanner {
     /// The next one last.
     todo: Vec<Todo>,
     walk: Option<Walk>,
+    groups: Groups,
+}
+
+/// Row groups that a scan has come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Groups {
+    /// Of these, columns were read.
+    pub read: u64,
+    /// These were ruled out by a dictionary, by the absence of a column, or by words.
+    pub ruled_out: u64,
 }
 
 impl Scanner {
@@ -92,7 +104,13 @@ impl Scanner {
             _snapshot: snapshot,
             todo,
             walk: None,
+            groups: Groups::default(),
         }
+    }
+
+    /// The row groups of parts that the scan has come to so far.
+    pub fn groups(&self) -> Groups {
+        self.groups
     }
 
     fn block(&self, block: &Block) -> Option<RecordBatch> {
@@ -155,13 +173,16 @@ impl Scanner {
     }
 
     /// The next batch of a walk; `None` when it is over.
-    fn step(&self, walk: &mut Walk) -> Result<Option<RecordBatch>, ReadError> {
+    fn step(&mut self, walk: &mut Walk) -> Result<Option<RecordBatch>, ReadError> {
         loop {
             let Some((group, rows)) = walk.steps.pop() else {
                 let Some(group) = walk.groups.pop() else {
                     return Ok(None);
                 };
-                if self.group_may_match(&walk.open, group)? {
+                if !self.group_may_match(&walk.open, group)? {
+                    self.groups.ruled_out += 1;
+                } else {
+                    self.groups.read += 1;
                     let rows = walk.open.directory.groups[group].rows as usize;
                     let mut steps: Vec<_> = (0..rows.div_ceil(STEP_ROWS))
                         .map(|i| (group, i * STEP_ROWS..((i + 1) * STEP_ROWS).min(rows)))
@@ -207,15 +228,27 @@ impl Scanner {
     }
 
     fn group_may_match(&self, open: &OpenPart, group: usize) -> Result<bool, ReadError> {
-        may_match(&self.scan.filter, &open.directory.columns, &mut |column| {
-            if open.directory.groups[group].chunks[column].present == 0 {
-                return Ok(Known::Absent);
-            }
-            Ok(match open.dictionary(group, column)? {
-                Some(texts) => Known::Texts(texts),
-                None => Known::Anything,
-            })
-        })
+        // Read once, and only if a column without a dictionary is asked for its words.
+        let mut words: Option<Option<Rc<WordFilter>>> = None;
+        may_match(
+            &self.scan.filter,
+            &open.directory.columns,
+            &mut |column, wants_words| {
+                if open.directory.groups[group].chunks[column].present == 0 {
+                    return Ok(Known::Absent);
+                }
+                if let Some(texts) = open.dictionary(group, column)? {
+                    return Ok(Known::Texts(texts));
+                }
+                if !wants_words {
+                    return Ok(Known::Anything);
+                }
+                if words.is_none() {
+                    words = Some(open.words(group)?.map(Rc::new));
+                }
+                Ok(words.clone().flatten().map_or(Known::Anything, Known::Words))
+            },
+        )
     }
 }
 

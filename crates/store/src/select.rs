@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::rc::Rc;
 
 use model::record::Value;
 use model::{SpanId, TraceId};
@@ -11,6 +12,7 @@ use crate::filter::{Field, Filter, Op};
 use crate::frame::{Data, Frame};
 use crate::json;
 use crate::texts::Texts;
+use crate::words::WordFilter;
 
 /// Name of the column that holds attributes without a column of their own.
 const REST: &str = "rest:json";
@@ -290,15 +292,52 @@ pub enum Known {
     Absent,
     /// These texts and no others.
     Texts(Texts),
+    /// Texts that left these traces.
+    Words(Rc<WordFilter>),
     /// Anything.
     Anything,
 }
 
-/// Whether any row of a group may match, judged by dictionaries; `known` is asked for each column that matters.
+/// Texts of which a value must contain or be one to match; what asks a word filter.
+enum Needles<'a> {
+    Contains(Cow<'a, str>),
+    Equals(Vec<&'a str>),
+}
+
+impl<'a> Needles<'a> {
+    /// What a comparison of a column's text demands; `None` if that is more than a text.
+    fn of(kind: Kind, is_rest: bool, op: Op, value: &'a Value) -> Option<Needles<'a>> {
+        // In the rest a number may equal a text that spells it otherwise.
+        let exact = |value: &'a Value| match value {
+            Value::Str(text) if !is_rest || text.parse::<f64>().is_err() => Some(text.as_str()),
+            _ => None,
+        };
+        match (op, value) {
+            (Op::Contains, value) => wanted_text(value).map(Needles::Contains),
+            // An array or map equals no text, and its text is not compared byte by byte.
+            _ if kind == Kind::Json && !is_rest => None,
+            (Op::Eq, value) => exact(value).map(|text| Needles::Equals(vec![text])),
+            (Op::In, Value::Array(values)) => values.iter().map(exact).collect::<Option<_>>().map(Needles::Equals),
+            _ => None,
+        }
+    }
+
+    fn may_match(&self, words: &WordFilter, is_rest: bool) -> bool {
+        match self {
+            Needles::Contains(text) => words.may_contain(text),
+            // A value in the rest is a part of the row's text there: escapes change no letter, digit or dash of it.
+            Needles::Equals(texts) if is_rest => texts.iter().any(|text| words.may_contain(text)),
+            Needles::Equals(texts) => texts.iter().any(|text| words.may_equal(text)),
+        }
+    }
+}
+
+/// Whether any row of a group may match, judged by dictionaries and word filters; `known` is asked for each column that matters, and
+/// whether its words would help.
 pub fn may_match<E>(
     filter: &Filter,
     specs: &[Spec],
-    known: &mut impl FnMut(usize) -> Result<Known, E>,
+    known: &mut impl FnMut(usize, bool) -> Result<Known, E>,
 ) -> Result<bool, E> {
     match filter {
         Filter::True | Filter::Not(_) => Ok(true),
@@ -324,9 +363,15 @@ pub fn may_match<E>(
                 if !is_rest && rank(field, spec).is_none() {
                     continue;
                 }
-                match known(index)? {
+                let needles = Needles::of(spec.kind, is_rest, *op, value).filter(|_| spec.kind.is_text());
+                match known(index, needles.is_some())? {
                     Known::Absent => {}
                     Known::Anything => return Ok(true),
+                    Known::Words(words) => {
+                        if needles.is_none_or(|needles| needles.may_match(&words, is_rest)) {
+                            return Ok(true);
+                        }
+                    }
                     Known::Texts(_) if is_rest => return Ok(true),
                     Known::Texts(texts) => {
                         if texts.iter().any(|text| text_matches(spec.kind, text, *op, value)) {

@@ -8,6 +8,7 @@ use model::{Batch, Signal};
 
 use crate::ack::{Ack, Outcome};
 use crate::budget::Budget;
+use crate::ledger::StepBook;
 
 /// What a component runs asynchronously.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -19,8 +20,14 @@ pub trait Processor: Send + Sync + 'static {
         let _ = budget;
     }
 
-    /// Synchronous and short: it runs on the thread that serves the socket.
+    /// Synchronous and short: it runs on the thread that serves the socket. A batch that comes out without items ends here and is acknowledged.
     fn process(&self, batch: Batch) -> Result<Batch, Outcome>;
+
+    /// Where a processor that drops items, or meets faults in them, counts that. It enters its drops itself; what goes in and comes out is entered
+    /// by who calls it.
+    fn book(&self) -> Option<&Arc<StepBook>> {
+        None
+    }
 }
 
 /// Where a batch goes that entered at a door: a pipeline of the graph, or what a test puts there.

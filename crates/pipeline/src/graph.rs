@@ -122,6 +122,9 @@ impl Graph {
         for pipeline in &pipelines {
             for processor in &pipeline.in_request {
                 processor.start(&budget);
+                if let Some(book) = processor.book() {
+                    builder.ledger.add_step(book);
+                }
             }
             let end = builder.end_of(pipeline)?;
             let line: Arc<dyn Entry> = Arc::new(Line {

@@ -3,7 +3,8 @@
 //!
 //! - at a door (receiver × signal): `received = acked + refused + rejected + in flight`;
 //! - at a reader (pipeline × exporter): `accepted + carried = delivered + pending + dropped`, where *carried* is what an earlier run had
-//!   acknowledged and this one found in the journal.
+//!   acknowledged and this one found in the journal;
+//! - at a processor that may drop: `incoming = outgoing + dropped + refused + rejected`.
 //!
 //! Each side of an equation is counted where it happens, never derived from the other: otherwise a check could not fail. Counters are atomics
 //! without locks; a book is registered when the graph is built and found by its holder through an `Arc`.
@@ -179,6 +180,84 @@ impl ReaderBook {
     }
 }
 
+/// What went through one processor, in items. A processor may stand in several pipelines: the counts are of all of them.
+#[derive(Debug)]
+pub struct StepBook {
+    pub processor: Arc<str>,
+    /// In the order of `Signal::ALL`.
+    counts: [StepTally; Signal::ALL.len()],
+}
+
+#[derive(Debug, Default)]
+struct StepTally {
+    incoming: AtomicU64,
+    outgoing: AtomicU64,
+    dropped: ByReason,
+    refused: ByReason,
+    rejected: ByReason,
+    faults: AtomicU64,
+}
+
+impl StepBook {
+    /// The book of the processor that the configuration calls `processor`.
+    pub fn new(processor: &str) -> Arc<StepBook> {
+        Arc::new(StepBook {
+            processor: processor.into(),
+            counts: Default::default(),
+        })
+    }
+
+    fn tally(&self, signal: Signal) -> &StepTally {
+        &self.counts[match signal {
+            Signal::Traces => 0,
+            Signal::Logs => 1,
+            Signal::Metrics => 2,
+        }]
+    }
+
+    /// Items that the processor is handed.
+    pub fn incoming(&self, signal: Signal, items: u32) {
+        self.tally(signal)
+            .incoming
+            .fetch_add(u64::from(items), Ordering::Relaxed);
+    }
+
+    /// Items that it passes on.
+    pub fn outgoing(&self, signal: Signal, items: u32) {
+        self.tally(signal)
+            .outgoing
+            .fetch_add(u64::from(items), Ordering::Relaxed);
+    }
+
+    /// Items of a batch that it answered instead of passing it on.
+    pub fn turned_away(&self, signal: Signal, items: u32, outcome: &Outcome) {
+        let tally = self.tally(signal);
+        match outcome {
+            Outcome::Delivered => {}
+            Outcome::Retry { reason, .. } => tally.refused.add(*reason, u64::from(items)),
+            Outcome::Rejected { reason, .. } => tally.rejected.add(reason.kind, u64::from(items)),
+        }
+    }
+
+    /// Items that it dropped; told by the processor, where it drops them.
+    pub fn dropped(&self, signal: Signal, items: u32, reason: Reason) {
+        self.tally(signal).dropped.add(reason, u64::from(items));
+    }
+
+    /// Something failed, and the item went on or was left as it was.
+    pub fn fault(&self, signal: Signal) {
+        self.tally(signal).faults.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn faults(&self, signal: Signal) -> u64 {
+        self.tally(signal).faults.load(Ordering::Relaxed)
+    }
+
+    pub fn drops(&self, signal: Signal) -> &ByReason {
+        &self.tally(signal).dropped
+    }
+}
+
 /// All books of a process. Clones are the same ledger.
 #[derive(Debug, Clone, Default)]
 pub struct Ledger {
@@ -189,6 +268,7 @@ pub struct Ledger {
 struct Books {
     doors: Vec<Arc<DoorBook>>,
     readers: Vec<Arc<ReaderBook>>,
+    steps: Vec<Arc<StepBook>>,
 }
 
 impl Ledger {
@@ -246,6 +326,14 @@ impl Ledger {
         book
     }
 
+    /// Takes the book of a processor among its own; once, however many pipelines the processor stands in.
+    pub fn add_step(&self, book: &Arc<StepBook>) {
+        let mut books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
+        if !books.steps.iter().any(|known| Arc::ptr_eq(known, book)) {
+            books.steps.push(Arc::clone(book));
+        }
+    }
+
     /// All counts now. While items move, counts of one moment and the next mix; at rest they are exact.
     pub fn snapshot(&self) -> Snapshot {
         let books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
@@ -282,6 +370,22 @@ impl Ledger {
                     retries: load(&book.retries),
                 })
                 .collect(),
+            processors: books
+                .steps
+                .iter()
+                .flat_map(|book| Signal::ALL.map(|signal| (book, signal, book.tally(signal))))
+                .filter(|(_, _, tally)| load(&tally.incoming) > 0)
+                .map(|(book, signal, tally)| StepCounts {
+                    processor: book.processor.to_string(),
+                    signal: signal.as_str(),
+                    incoming: load(&tally.incoming),
+                    outgoing: load(&tally.outgoing),
+                    dropped: reasons(&tally.dropped),
+                    refused: reasons(&tally.refused),
+                    rejected: reasons(&tally.rejected),
+                    faults: load(&tally.faults),
+                })
+                .collect(),
         }
     }
 
@@ -301,6 +405,7 @@ impl Ledger {
 pub struct Snapshot {
     pub doors: Vec<DoorCounts>,
     pub readers: Vec<ReaderCounts>,
+    pub processors: Vec<StepCounts>,
 }
 
 /// One door's counts, in items.
@@ -329,6 +434,20 @@ pub struct ReaderCounts {
     pub dropped: Reasons,
     pub skipped_records: u64,
     pub retries: u64,
+}
+
+/// The counts of one processor for one signal, in items.
+#[derive(Debug, Clone, Serialize, PartialEq, Eq)]
+pub struct StepCounts {
+    pub processor: String,
+    pub signal: &'static str,
+    pub incoming: u64,
+    pub outgoing: u64,
+    pub dropped: Reasons,
+    pub refused: Reasons,
+    pub rejected: Reasons,
+    /// How often something failed on an item that went on all the same.
+    pub faults: u64,
 }
 
 /// The reasons that occurred, with their counts; a JSON object.
@@ -381,6 +500,16 @@ impl Snapshot {
                 ));
             }
         }
+        for step in &self.processors {
+            let (dropped, refused, rejected) = (step.dropped.total(), step.refused.total(), step.rejected.total());
+            let out = step.outgoing + dropped + refused + rejected;
+            if out != step.incoming {
+                lines.push(format!(
+                    "{} {}: incoming {} but outgoing {} + dropped {dropped} + refused {refused} + rejected {rejected} = {out}",
+                    step.processor, step.signal, step.incoming, step.outgoing,
+                ));
+            }
+        }
         if lines.is_empty() {
             Ok(())
         } else {
@@ -427,6 +556,33 @@ mod tests {
         assert_eq!(
             ledger.json()["doors"][0]["refused"],
             serde_json::json!({"memory_limit": 3, "journal_full": 7})
+        );
+    }
+
+    #[test]
+    fn an_item_that_vanishes_in_a_processor_is_an_imbalance() {
+        let ledger = Ledger::new();
+        let book = StepBook::new("filter/health");
+        ledger.add_step(&book);
+        ledger.add_step(&book);
+        book.incoming(Signal::Logs, 10);
+        book.outgoing(Signal::Logs, 7);
+        let imbalance = ledger.balance().expect_err("three are nowhere");
+        assert_eq!(
+            imbalance.lines,
+            ["filter/health logs: incoming 10 but outgoing 7 + dropped 0 + refused 0 + rejected 0 = 7"]
+        );
+        book.dropped(Signal::Logs, 3, Reason::Filtered);
+        book.incoming(Signal::Traces, 4);
+        book.turned_away(
+            Signal::Traces,
+            4,
+            &Outcome::rejected(Reason::StatementFailed, "it failed", 4),
+        );
+        ledger.balance().expect("the drop is named");
+        assert_eq!(
+            ledger.json()["processors"][1]["dropped"],
+            serde_json::json!({"filtered": 3})
         );
     }
 

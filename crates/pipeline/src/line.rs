@@ -43,9 +43,25 @@ pub(crate) struct Appender {
 impl Entry for Line {
     fn enter(&self, mut batch: Batch, ack: Ack) {
         for processor in &self.processors {
+            let (signal, items) = (batch.signal, batch.items);
+            let book = processor.book();
+            if let Some(book) = book {
+                book.incoming(signal, items);
+            }
             match processor.process(batch) {
                 Ok(processed) => batch = processed,
-                Err(outcome) => return ack.resolve(outcome),
+                Err(outcome) => {
+                    if let Some(book) = book {
+                        book.turned_away(signal, items, &outcome);
+                    }
+                    return ack.resolve(outcome);
+                }
+            }
+            if let Some(book) = book {
+                book.outgoing(signal, batch.items);
+            }
+            if batch.items == 0 && items > 0 {
+                return ack.resolve(Outcome::Delivered);
             }
         }
         match &self.end {

@@ -40,12 +40,16 @@ pub enum Reason {
     SkippedOldest,
     /// A record of the journal that cannot be read as a batch.
     UnreadableRecord,
+    /// A processor of the configuration dropped it on purpose; its sender hears that all is well.
+    Filtered,
+    /// A statement of a processor failed on it, and its `error_mode` is `propagate`.
+    StatementFailed,
     /// The duty to answer was lost (a panic, a task that was dropped).
     Lost,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 19] = [
+    pub const ALL: [Reason; 21] = [
         Reason::MemoryLimit,
         Reason::JournalFull,
         Reason::JournalFailed,
@@ -64,6 +68,8 @@ impl Reason {
         Reason::QueueFull,
         Reason::SkippedOldest,
         Reason::UnreadableRecord,
+        Reason::Filtered,
+        Reason::StatementFailed,
         Reason::Lost,
     ];
 
@@ -88,6 +94,8 @@ impl Reason {
             Reason::QueueFull => "queue_full",
             Reason::SkippedOldest => "skipped_oldest",
             Reason::UnreadableRecord => "unreadable_record",
+            Reason::Filtered => "filtered",
+            Reason::StatementFailed => "statement_failed",
             Reason::Lost => "lost",
         }
     }
@@ -113,6 +121,8 @@ impl Reason {
             Reason::QueueFull => "the exporter's queue_size is reached",
             Reason::SkippedOldest => "the journal was full and the oldest records were given up",
             Reason::UnreadableRecord => "a journal record cannot be read",
+            Reason::Filtered => "a processor dropped it, as configured",
+            Reason::StatementFailed => "a statement of a processor failed on it",
             Reason::Lost => "the answer was lost inside the collector; send again",
         }
     }

@@ -36,6 +36,15 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
         ],
     ),
     (
+        "Processor `attributes`",
+        "Config",
+        &[
+            "crates/pipeline/src/processors/attributes.rs",
+            ACTIONS,
+            MATCHING,
+        ],
+    ),
+    (
         "Processor `batch`",
         "Config",
         &["crates/pipeline/src/processors/batch.rs"],
@@ -48,7 +57,7 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
     (
         "Processor `resource`",
         "Config",
-        &["crates/pipeline/src/processors/resource.rs"],
+        &["crates/pipeline/src/processors/resource.rs", ACTIONS],
     ),
     ("Exporter `store`", "Config", &["crates/exporters/src/store.rs"]),
     (
@@ -71,6 +80,8 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
     ),
     ("`service.journal`", "JournalSettings", &[DOCUMENT]),
 ];
+const ACTIONS: &str = "crates/pipeline/src/processors/actions.rs";
+const MATCHING: &str = "crates/pipeline/src/processors/matching.rs";
 const SENDER: &str = "crates/exporters/src/sender.rs";
 const REQUEST: &str = "crates/exporters/src/request.rs";
 const SENDING: &str = "crates/pipeline/src/sending.rs";

@@ -10,7 +10,7 @@ use std::time::Duration;
 use model::Signal;
 use pipeline::config::{Config, Problems, Section, Source};
 use pipeline::plan::{Kind, Tables, plan};
-use pipeline::processors::{batch, memory_limiter, resource};
+use pipeline::processors::{attributes, batch, memory_limiter, resource};
 use pipeline::sending::{Queue, Retry};
 use serde::Deserialize;
 
@@ -90,6 +90,12 @@ const TABLES: Tables<'_, (), (), ()> = Tables {
             also: &[],
             signals: &[],
             parse: resource::parse,
+        },
+        Kind {
+            name: "attributes",
+            also: &[],
+            signals: &[],
+            parse: attributes::parse,
         },
         Kind {
             name: "batch",

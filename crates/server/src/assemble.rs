@@ -66,6 +66,12 @@ fn exporter(settings: Result<impl exporters::Settings + 'static, Problems>) -> R
 
 const PROCESSORS: &[Kind<Step>] = &[
     Kind {
+        name: "attributes",
+        also: &[],
+        signals: &[],
+        parse: processors::attributes::parse,
+    },
+    Kind {
         name: "memory_limiter",
         also: &[],
         signals: &[],

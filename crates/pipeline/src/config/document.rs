@@ -217,11 +217,19 @@ impl Section<'_> {
         de::read(&self.component.settings).map_err(|list| Problems::new(Arc::clone(self.sources), list))
     }
 
-    /// A mistake that only shows in the meaning; it is placed at the setting `path` leads to, as far as it exists.
+    /// A mistake that only shows in the meaning; it is placed at the setting `path` leads to, as far as it exists. A number in it is the place in a list,
+    /// from 0.
     pub fn problem(&self, path: &[&str], message: impl Into<String>) -> Problems {
         let mut node = &self.component.settings;
         let mut span = self.component.span;
         for key in path {
+            if let Value::List(list) = &node.value {
+                let Some(item) = key.parse().ok().and_then(|index: usize| list.get(index)) else {
+                    break;
+                };
+                (node, span) = (item, item.span);
+                continue;
+            }
             let Some(entry) = node.get(key) else { break };
             span = if entry.value.is_null() || !entry.value.entries().is_empty() {
                 entry.key_span

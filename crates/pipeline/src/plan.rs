@@ -11,7 +11,7 @@ use std::sync::Arc;
 use model::Signal;
 
 use crate::component::Processor;
-use crate::config::{Component, Config, Journal, Problem, Problems, Reference, Section, suggest};
+use crate::config::{Component, Config, Journal, Problem, Problems, Reference, Section, Telemetry, suggest};
 use crate::processors::{Step, Take};
 
 /// One line of a table of components: the caller's, because nothing here knows a component by name.
@@ -26,8 +26,18 @@ pub struct Kind<T> {
     pub parse: fn(&Section<'_>) -> Result<T, Problems>,
 }
 
+/// A component that the collector had once and has no more, nor have we.
+pub struct Removed {
+    /// `receiver`, `processor`, `exporter` or `extension`.
+    pub what: &'static str,
+    pub name: &'static str,
+    /// What to write instead.
+    pub instead: &'static str,
+}
+
 /// The tables of all kinds.
 pub struct Tables<'t, R, X, N> {
+    pub removed: &'t [Removed],
     pub receivers: &'t [Kind<R>],
     pub processors: &'t [Kind<Step>],
     pub exporters: &'t [Kind<X>],
@@ -48,6 +58,7 @@ pub struct Plan<R, X, N> {
     pub extensions: Vec<Planned<N>>,
     pub pipelines: Vec<PlannedPipeline>,
     pub journal: Journal,
+    pub telemetry: Telemetry,
     /// What is not wrong but probably not meant.
     pub warnings: Problems,
 }
@@ -69,22 +80,14 @@ pub struct PlannedPipeline {
 /// Makes the plan, or says everything that is wrong with the configuration.
 pub fn plan<R, X, N>(config: &Config, tables: &Tables<'_, R, X, N>) -> Result<Plan<R, X, N>, Problems> {
     let mut problems = config.mistakes.clone();
-    let receivers = read_all(config, "receiver", &config.receivers, tables.receivers, &mut problems);
-    let processors = read_all(
+    let reading = Reading {
         config,
-        "processor",
-        &config.processors,
-        tables.processors,
-        &mut problems,
-    );
-    let exporters = read_all(config, "exporter", &config.exporters, tables.exporters, &mut problems);
-    let extensions = read_all(
-        config,
-        "extension",
-        &config.extensions,
-        tables.extensions,
-        &mut problems,
-    );
+        removed: tables.removed,
+    };
+    let receivers = reading.all("receiver", &config.receivers, tables.receivers, &mut problems);
+    let processors = reading.all("processor", &config.processors, tables.processors, &mut problems);
+    let exporters = reading.all("exporter", &config.exporters, tables.exporters, &mut problems);
+    let extensions = reading.all("extension", &config.extensions, tables.extensions, &mut problems);
 
     let mut pipelines = Vec::new();
     for pipeline in &config.pipelines {
@@ -156,7 +159,7 @@ pub fn plan<R, X, N>(config: &Config, tables: &Tables<'_, R, X, N>) -> Result<Pl
         return Err(config.problems(problems));
     }
 
-    let mut warnings = config.warnings.clone();
+    let mut warnings = config.warnings();
     let used = |name: &str| {
         pipelines.iter().any(|pipeline| {
             let processors = pipeline
@@ -211,6 +214,7 @@ pub fn plan<R, X, N>(config: &Config, tables: &Tables<'_, R, X, N>) -> Result<Pl
         exporters,
         extensions: started,
         journal: config.journal.clone(),
+        telemetry: config.telemetry,
         warnings: config.problems(warnings),
         pipelines,
     })
@@ -221,29 +225,47 @@ fn kind_of<'t, T>(component: &Component, table: &'t [Kind<T>]) -> Option<&'t Kin
     table.iter().find(|kind| kind.name == key || kind.also.contains(&key))
 }
 
-fn read_all<T>(
-    config: &Config,
-    what: &str,
-    components: &[Component],
-    table: &[Kind<T>],
-    problems: &mut Vec<Problem>,
-) -> Vec<Planned<T>> {
-    let mut planned = Vec::new();
-    for component in components {
-        let Some(kind) = kind_of(component, table) else {
-            let problem = Problem::new(component.span, format!("unknown {what} `{}`", component.id.kind()));
-            problems.push(problem.hint(suggest(component.id.kind(), table.iter().map(|kind| kind.name))));
-            continue;
-        };
-        match (kind.parse)(&config.section(component)) {
-            Ok(settings) => planned.push(Planned {
-                name: component.id.to_arc(),
-                settings,
-            }),
-            Err(more) => problems.extend(more.list),
+/// What reading components of every kind has in common.
+struct Reading<'c> {
+    config: &'c Config,
+    removed: &'c [Removed],
+}
+
+impl Reading<'_> {
+    fn all<T>(
+        &self,
+        what: &str,
+        components: &[Component],
+        table: &[Kind<T>],
+        problems: &mut Vec<Problem>,
+    ) -> Vec<Planned<T>> {
+        let mut planned = Vec::new();
+        for component in components {
+            let Some(kind) = kind_of(component, table) else {
+                problems.push(self.unknown(what, component, table.iter().map(|kind| kind.name)));
+                continue;
+            };
+            match (kind.parse)(&self.config.section(component)) {
+                Ok(settings) => planned.push(Planned {
+                    name: component.id.to_arc(),
+                    settings,
+                }),
+                Err(more) => problems.extend(more.list),
+            }
+        }
+        planned
+    }
+
+    fn unknown<'t>(&self, what: &str, component: &Component, known: impl Iterator<Item = &'t str>) -> Problem {
+        let kind = component.id.kind();
+        let removed = |it: &&Removed| it.what == what && it.name == kind;
+        match self.removed.iter().find(removed) {
+            Some(removed) => {
+                Problem::new(component.span, format!("the {what} `{kind}` is gone")).hint(removed.instead.to_owned())
+            }
+            None => Problem::new(component.span, format!("unknown {what} `{kind}`")).hint(suggest(kind, known)),
         }
     }
-    planned
 }
 
 fn resolve<'c>(

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use model::Signal;
 use pipeline::config::{Config, Problems, Section, Source};
-use pipeline::plan::{Kind, Tables, plan};
-use pipeline::processors::{attributes, batch, memory_limiter, resource};
+use pipeline::plan::{Kind, Removed, Tables, plan};
+use pipeline::processors::{batch, memory_limiter, resource};
 use pipeline::sending::{Queue, Retry};
 use serde::Deserialize;
 
@@ -72,6 +72,11 @@ fn nothing(section: &Section<'_>) -> Result<(), Problems> {
 }
 
 const TABLES: Tables<'_, (), (), ()> = Tables {
+    removed: &[Removed {
+        what: "exporter",
+        name: "logging",
+        instead: "write `debug`, which does the same",
+    }],
     receivers: &[Kind {
         name: "otlp",
         also: &[],
@@ -92,12 +97,6 @@ const TABLES: Tables<'_, (), (), ()> = Tables {
             parse: resource::parse,
         },
         Kind {
-            name: "attributes",
-            also: &[],
-            signals: &[],
-            parse: attributes::parse,
-        },
-        Kind {
             name: "batch",
             also: &[],
             signals: &[],
@@ -107,7 +106,7 @@ const TABLES: Tables<'_, (), (), ()> = Tables {
     exporters: &[
         Kind {
             name: "otlp",
-            also: &[],
+            also: &["otlp_grpc"],
             signals: &[],
             parse: sender,
         },
@@ -147,6 +146,11 @@ fn describe(path: &Path) -> String {
     let env = |name: &str| match name {
         "ENVIRONMENT" => Some("prod".to_owned()),
         "LIMIT" => Some("256".to_owned()),
+        "BATCH" => Some("{ timeout: 2s, send_batch_size: 100 }".to_owned()),
+        "EXPORTERS" => Some("[otlp_grpc/b, debug]".to_owned()),
+        "NUMBER" => Some("0042".to_owned()),
+        "NOTHING" => Some(String::new()),
+        "API_KEY" => Some("glc_0123456789".to_owned()),
         _ => None,
     };
     let result = Config::load(sources, &env).and_then(|config| {
@@ -171,6 +175,13 @@ fn describe(path: &Path) -> String {
 #[test]
 fn configurations_mean_what_is_expected() {
     let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/config");
+    // Which warning a file gets must not depend on how the sources were checked out.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let value = directory.join("substitution.value");
+        std::fs::set_permissions(value, PermissionsExt::from_mode(0o644)).expect("ours");
+    }
     let mut paths: Vec<PathBuf> = std::fs::read_dir(&directory)
         .expect("lists")
         .map(|entry| entry.expect("an entry").path())

@@ -226,8 +226,8 @@ impl<'a> Deserializer<'a> for Reader<'a> {
     type Error = Error;
 
     fn deserialize_any<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value, Error> {
-        let Value::Scalar(scalar) = &self.node.value else {
-            return match &self.node.value {
+        let Value::Scalar(scalar) = self.node.shape() else {
+            return match self.node.shape() {
                 Value::List(_) => self.deserialize_seq(visitor),
                 _ => self.deserialize_map(visitor),
             };
@@ -278,7 +278,7 @@ impl<'a> Deserializer<'a> for Reader<'a> {
     fn deserialize_str<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value, Error> {
         match &self.node.value {
             // A variable that is not set is an empty text; `""` is one too.
-            Value::Scalar(scalar) if !scalar.is_null() || !scalar.unset.is_empty() => {
+            Value::Scalar(scalar) if !scalar.is_null() || !scalar.unset.is_empty() || scalar.substituted => {
                 let result = visitor.visit_str(&scalar.text);
                 // Whoever refuses an empty text here should hear why it is empty.
                 match (result, scalar.unset.first()) {
@@ -329,7 +329,7 @@ impl<'a> Deserializer<'a> for Reader<'a> {
     }
 
     fn deserialize_seq<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value, Error> {
-        match &self.node.value {
+        match self.node.shape() {
             Value::List(list) => self.placed(visitor.visit_seq(Items { list: list.iter() })),
             _ => Err(self.wrong("a list")),
         }
@@ -350,7 +350,7 @@ impl<'a> Deserializer<'a> for Reader<'a> {
 
     /// A key without a value is an empty map: all settings at their defaults.
     fn deserialize_map<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value, Error> {
-        match &self.node.value {
+        match self.node.shape() {
             Value::Map(_) => {}
             _ if self.node.is_null() => {}
             _ => return Err(self.wrong("a map of settings")),

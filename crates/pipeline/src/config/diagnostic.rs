@@ -4,6 +4,10 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::Serialize;
+
+use super::secrets::REDACTED;
+
 /// The nearest name is offered only if it is at least this alike (0 to 1, Jaro-Winkler): below it, a suggestion misleads more than it helps.
 const ALIKE: f64 = 0.75;
 
@@ -18,6 +22,8 @@ const EXCERPT_CHARACTERS: usize = 160;
 pub struct Source {
     pub name: String,
     pub text: String,
+    /// Every user of the machine may read it.
+    pub open_to_all: bool,
 }
 
 impl Source {
@@ -25,7 +31,47 @@ impl Source {
         Source {
             name: name.into(),
             text: text.into(),
+            open_to_all: false,
         }
+    }
+}
+
+/// The texts of a configuration, and what no message may show of them.
+#[derive(Debug, Clone)]
+pub(crate) struct Sources {
+    list: Arc<[Source]>,
+    secrets: Arc<[String]>,
+}
+
+impl Sources {
+    pub fn new(list: Vec<Source>, secrets: Vec<String>) -> Sources {
+        Sources {
+            list: list.into(),
+            secrets: secrets.into(),
+        }
+    }
+
+    fn of(&self, span: Option<Span>) -> Option<(Span, &Source)> {
+        span.and_then(|span| self.list.get(span.source).map(|source| (span, source)))
+    }
+
+    /// The message without secrets.
+    fn told(&self, text: &str) -> String {
+        let covered = |text: String, secret: &String| match text.contains(secret.as_str()) {
+            true => text.replace(secret.as_str(), REDACTED),
+            false => text,
+        };
+        self.secrets.iter().fold(text.to_owned(), covered)
+    }
+
+    /// The line with each secret under as many stars as it has characters, so that what stands behind it keeps its column.
+    fn line(&self, source: &Source, number: usize) -> String {
+        let line = source.text.lines().nth(number - 1).unwrap_or_default().to_owned();
+        let covered = |line: String, secret: &String| match line.contains(secret.as_str()) {
+            true => line.replace(secret.as_str(), &"*".repeat(secret.chars().count())),
+            false => line,
+        };
+        self.secrets.iter().fold(line, covered)
     }
 }
 
@@ -66,14 +112,53 @@ impl Problem {
 #[derive(Debug, Clone)]
 pub struct Problems {
     pub list: Vec<Problem>,
-    sources: Arc<[Source]>,
+    sources: Sources,
+}
+
+/// A problem as a program reads it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Told {
+    pub file: Option<String>,
+    pub line: Option<usize>,
+    pub column: Option<usize>,
+    pub message: String,
+    pub hint: Option<String>,
 }
 
 impl Problems {
-    pub fn new(sources: Arc<[Source]>, mut list: Vec<Problem>) -> Problems {
+    pub(crate) fn new(sources: Sources, mut list: Vec<Problem>) -> Problems {
         list.sort_by_key(|problem| problem.span);
         list.dedup();
         Problems { list, sources }
+    }
+
+    /// Each with the names of what it is about, and without secrets.
+    pub fn told(&self) -> Vec<Told> {
+        let told = |problem: &Problem| {
+            let place = self.sources.of(problem.span);
+            Told {
+                file: place.map(|(_, source)| source.name.clone()),
+                line: place.map(|(span, _)| span.line),
+                column: place.map(|(span, _)| span.column),
+                message: self.sources.told(&problem.message),
+                hint: problem.hint.as_deref().map(|hint| self.sources.told(hint)),
+            }
+        };
+        self.list.iter().map(told).collect()
+    }
+}
+
+impl fmt::Display for Told {
+    /// On one line, for a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let (Some(file), Some(line), Some(column)) = (&self.file, self.line, self.column) {
+            write!(f, "{file}:{line}:{column}: ")?;
+        }
+        f.write_str(&self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, " ({hint})"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -91,27 +176,20 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-fn render(f: &mut fmt::Formatter<'_>, sources: &[Source], problem: &Problem) -> fmt::Result {
-    let place = problem
-        .span
-        .and_then(|span| sources.get(span.source).map(|source| (span, source)));
-    let Some((span, source)) = place else {
-        writeln!(f, "{}", problem.message)?;
-        if let Some(hint) = &problem.hint {
+fn render(f: &mut fmt::Formatter<'_>, sources: &Sources, problem: &Problem) -> fmt::Result {
+    let message = sources.told(&problem.message);
+    let hint = problem.hint.as_deref().map(|hint| sources.told(hint));
+    let Some((span, source)) = sources.of(problem.span) else {
+        writeln!(f, "{message}")?;
+        if let Some(hint) = hint {
             writeln!(f, "  = {hint}")?;
         }
         return Ok(());
     };
-    writeln!(f, "{}:{}:{}: {}", source.name, span.line, span.column, problem.message)?;
+    writeln!(f, "{}:{}:{}: {message}", source.name, span.line, span.column)?;
     let number = span.line.to_string();
     let margin = " ".repeat(number.len());
-    let line: Vec<char> = source
-        .text
-        .lines()
-        .nth(span.line - 1)
-        .unwrap_or_default()
-        .chars()
-        .collect();
+    let line: Vec<char> = sources.line(source, span.line).chars().collect();
     // Of a very long line, the part around the mistake.
     let at = (span.column - 1).min(line.len());
     let from = if line.len() > EXCERPT_CHARACTERS {
@@ -129,7 +207,7 @@ fn render(f: &mut fmt::Formatter<'_>, sources: &[Source], problem: &Problem) -> 
     writeln!(f, "{margin} |")?;
     writeln!(f, "{number} | {excerpt}")?;
     write!(f, "{margin} | {before}{carets}")?;
-    match &problem.hint {
+    match hint {
         Some(hint) => writeln!(f, " {hint}"),
         None => writeln!(f),
     }

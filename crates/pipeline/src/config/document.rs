@@ -16,13 +16,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::Signal;
-use serde::de::{DeserializeOwned, Visitor};
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer};
 
-use super::diagnostic::{Problem, Problems, Source, Span, suggest};
+use super::diagnostic::{Problem, Problems, Source, Sources, Span, suggest};
+use super::section::{Notes, Section};
+use super::telemetry::{self, Telemetry};
 use super::units::{optional_duration, parse_duration, size};
 use super::yaml::{self, Entry, Node, Value};
-use super::{de, variables};
+use super::{de, secrets, variables};
 
 /// The name of a component or pipeline, `otlp` or `otlp/backend`. The journal puts pipeline names into each record, within 64 bytes.
 pub const MAX_NAME_BYTES: usize = 64;
@@ -86,7 +88,7 @@ impl fmt::Display for Id {
 pub struct Component {
     pub id: Id,
     pub span: Span,
-    settings: Node,
+    pub(super) settings: Node,
 }
 
 /// A component as it is used.
@@ -187,7 +189,7 @@ impl<'de> Deserialize<'de> for Fsync {
 }
 
 /// A whole configuration, its references not yet resolved.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Config {
     pub receivers: Vec<Component>,
     pub processors: Vec<Component>,
@@ -196,69 +198,21 @@ pub struct Config {
     pub pipelines: Vec<Pipeline>,
     pub started_extensions: Vec<Reference>,
     pub journal: Journal,
-    /// What is not wrong but probably not meant, such as variables that are not set.
-    pub warnings: Vec<Problem>,
+    pub telemetry: Telemetry,
+    /// Such as variables that are not set.
+    warnings: Vec<Problem>,
+    /// What components found to say about their settings.
+    notes: Notes,
     /// What is wrong with the document as such; the planner reports it with what it finds itself, so that all is seen at once.
     pub(crate) mistakes: Vec<Problem>,
     pub(super) root: Node,
-    sources: Arc<[Source]>,
-}
-
-/// A component's settings, and how to complain about them.
-#[derive(Debug, Clone, Copy)]
-pub struct Section<'a> {
-    pub component: &'a Component,
-    sources: &'a Arc<[Source]>,
-}
-
-impl Section<'_> {
-    /// Reads the settings; all mistakes are reported with their places.
-    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Problems> {
-        de::read(&self.component.settings).map_err(|list| Problems::new(Arc::clone(self.sources), list))
-    }
-
-    /// A mistake that only shows in the meaning; it is placed at the setting `path` leads to, as far as it exists. A number in it is the place in a list,
-    /// from 0.
-    pub fn problem(&self, path: &[&str], message: impl Into<String>) -> Problems {
-        let mut node = &self.component.settings;
-        let mut span = self.component.span;
-        for key in path {
-            if let Value::List(list) = &node.value {
-                let Some(item) = key.parse().ok().and_then(|index: usize| list.get(index)) else {
-                    break;
-                };
-                (node, span) = (item, item.span);
-                continue;
-            }
-            let Some(entry) = node.get(key) else { break };
-            span = if entry.value.is_null() || !entry.value.entries().is_empty() {
-                entry.key_span
-            } else {
-                entry.value.span
-            };
-            node = &entry.value;
-        }
-        Problems::new(Arc::clone(self.sources), vec![Problem::new(span, message)])
-    }
-
-    /// Whether the setting is written down.
-    pub fn sets(&self, path: &[&str]) -> bool {
-        let mut node = &self.component.settings;
-        path.iter().all(|key| match node.get(key) {
-            Some(entry) => {
-                node = &entry.value;
-                true
-            }
-            None => false,
-        })
-    }
+    sources: Sources,
 }
 
 impl Config {
     /// Reads the sources, of which later ones are laid over earlier ones: maps merge, lists and values replace, null deletes. Fails only if there is no tree
     /// to look at; every other mistake is found by [`crate::plan::plan`].
     pub fn load(sources: Vec<Source>, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
-        let sources: Arc<[Source]> = sources.into();
         let mut problems = Vec::new();
         let mut root: Option<Node> = None;
         for (index, source) in sources.iter().enumerate() {
@@ -274,17 +228,16 @@ impl Config {
             }
         }
         if !problems.is_empty() {
-            return Err(Problems::new(sources, problems));
+            return Err(Problems::new(Sources::new(sources, Vec::new()), problems));
         }
         let Some(mut root) = root else {
-            return Err(Problems::new(
-                sources,
-                vec![Problem::new(None, "the configuration is empty")],
-            ));
+            let problem = Problem::new(None, "the configuration is empty");
+            return Err(Problems::new(Sources::new(sources, Vec::new()), vec![problem]));
         };
-        variables::expand(&mut root, env, &mut problems);
         let mut warnings = Vec::new();
+        variables::expand(&mut root, env, &mut problems, &mut warnings);
         warn_unset(&root, &mut warnings);
+        let secrets = secrets::mark(&mut root, &sources, &mut warnings);
         let mut config = Config {
             receivers: Vec::new(),
             processors: Vec::new(),
@@ -293,10 +246,12 @@ impl Config {
             pipelines: Vec::new(),
             started_extensions: Vec::new(),
             journal: Journal::Default,
+            telemetry: Telemetry::default(),
             warnings,
+            notes: Notes::default(),
             mistakes: Vec::new(),
             root: root.clone(),
-            sources: Arc::clone(&sources),
+            sources: Sources::new(sources, secrets),
         };
         config.top_level(&root, &mut problems);
         config.mistakes = problems;
@@ -307,11 +262,19 @@ impl Config {
         Section {
             component,
             sources: &self.sources,
+            notes: &self.notes,
         }
     }
 
     pub fn problems(&self, list: Vec<Problem>) -> Problems {
-        Problems::new(Arc::clone(&self.sources), list)
+        Problems::new(self.sources.clone(), list)
+    }
+
+    /// What is not wrong but probably not meant: what the document shows, and what components said when their settings were read.
+    pub fn warnings(&self) -> Vec<Problem> {
+        let mut warnings = self.warnings.clone();
+        warnings.extend(self.notes.list());
+        warnings
     }
 
     fn top_level(&mut self, root: &Node, problems: &mut Vec<Problem>) {
@@ -382,8 +345,11 @@ impl Config {
                         Err(more) => problems.extend(more),
                     },
                 },
-                // The collector's settings for its own telemetry: taken, so that its files run unchanged.
-                "telemetry" => {}
+                "telemetry" => {
+                    if expect_map(&entry.value, "telemetry", problems) {
+                        self.telemetry = telemetry::read(entry, problems, &mut self.warnings);
+                    }
+                }
                 other => {
                     let problem = Problem::new(entry.key_span, format!("unknown key `{other}` in `service`"));
                     problems.push(problem.hint(suggest(other, KEYS)));
@@ -444,7 +410,7 @@ impl Config {
 }
 
 fn expect_map(node: &Node, what: &str, problems: &mut Vec<Problem>) -> bool {
-    let map = matches!(node.value, Value::Map(_)) || node.is_null();
+    let map = matches!(node.shape(), Value::Map(_)) || node.is_null();
     if !map {
         problems.push(Problem::new(
             node.span,
@@ -473,7 +439,7 @@ fn components(kind: &Entry, problems: &mut Vec<Problem>) -> Vec<Component> {
 }
 
 fn references(node: &Node, problems: &mut Vec<Problem>) -> Vec<Reference> {
-    let list = match &node.value {
+    let list = match node.shape() {
         Value::List(list) => list.as_slice(),
         _ if node.is_null() => &[],
         _ => {

@@ -4,11 +4,17 @@
 mod de;
 pub mod diagnostic;
 pub mod document;
+mod secrets;
+mod section;
 mod show;
+pub mod telemetry;
 pub mod units;
 mod variables;
 pub mod yaml;
 
-pub use diagnostic::{Problem, Problems, Source, Span, suggest};
-pub use document::{Component, Config, Fsync, Id, Journal, JournalSettings, Pipeline, Reference, Section};
+pub use diagnostic::{Problem, Problems, Source, Span, Told, suggest};
+pub use document::{Component, Config, Fsync, Id, Journal, JournalSettings, Pipeline, Reference};
+pub use section::Section;
+pub use telemetry::Telemetry;
 pub use units::{duration, optional_duration, optional_size, present, size};
+pub use variables::open_to_all;

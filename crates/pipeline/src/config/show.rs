@@ -4,19 +4,8 @@
 use std::fmt::Write;
 
 use super::document::Config;
+use super::secrets;
 use super::yaml::{Node, Scalar, Value};
-
-/// Keys whose values are credentials, in whole or in part.
-const SECRET_KEYS: [&str; 8] = [
-    "authorization",
-    "password",
-    "token",
-    "secret",
-    "api_key",
-    "apikey",
-    "api-key",
-    "credential",
-];
 
 impl Config {
     /// The effective configuration as YAML.
@@ -30,11 +19,11 @@ impl Config {
 fn write_map(out: &mut String, node: &Node, indent: usize) {
     for entry in node.entries() {
         let _ = write!(out, "{:indent$}{}:", "", quoted(&entry.key, true));
-        write_value(out, &entry.value, indent + 2, is_secret(&entry.key));
+        write_value(out, &entry.value, indent + 2);
     }
 }
 
-fn write_value(out: &mut String, node: &Node, indent: usize, secret: bool) {
+fn write_value(out: &mut String, node: &Node, indent: usize) {
     match &node.value {
         Value::Map(entries) if entries.is_empty() => out.push_str(" {}\n"),
         Value::List(list) if list.is_empty() => out.push_str(" []\n"),
@@ -52,14 +41,11 @@ fn write_value(out: &mut String, node: &Node, indent: usize, secret: bool) {
                 let mut text = String::new();
                 match &item.value {
                     Value::Map(entries) if !entries.is_empty() => write_map(&mut text, item, indent + 2),
-                    Value::List(_) | Value::Map(_) | Value::Scalar(_) => {
-                        write_value(&mut text, item, indent + 2, secret)
-                    }
+                    Value::List(_) | Value::Map(_) | Value::Scalar(_) => write_value(&mut text, item, indent + 2),
                 }
                 let _ = write!(out, "{:indent$}- {}", "", text.trim_start());
             }
         }
-        Value::Scalar(_) if secret && !node.is_null() && !is_variable(node) => out.push_str(" \"[redacted]\"\n"),
         Value::Scalar(scalar) if scalar.is_null() && matches!(scalar.raw.as_str(), "" | "~") => out.push('\n'),
         Value::Scalar(scalar) => {
             let _ = writeln!(out, " {}", written(scalar));
@@ -79,18 +65,11 @@ fn flow(list: &[Node]) -> Option<String> {
     names.map(|names| names.join(", "))
 }
 
-fn is_secret(key: &str) -> bool {
-    let key = key.to_ascii_lowercase();
-    SECRET_KEYS.iter().any(|secret| key.contains(secret))
-}
-
-/// A value that is nothing but variables and the words around them: shown unexpanded, it gives nothing away.
-fn is_variable(node: &Node) -> bool {
-    matches!(&node.value, Value::Scalar(scalar) if scalar.raw.contains("${"))
-}
-
 fn written(scalar: &Scalar) -> String {
-    quoted(&scalar.raw, scalar.plain)
+    if scalar.secret && !secrets::shows_nothing(scalar) {
+        return format!("\"{}\"", secrets::REDACTED);
+    }
+    quoted(&scalar.raw, scalar.plain && !scalar.substituted)
 }
 
 fn quoted(text: &str, plain: bool) -> String {

@@ -38,6 +38,22 @@ pub struct Scalar {
     pub plain: bool,
     /// Variables in `raw` that are not set and have no default.
     pub unset: Vec<String>,
+    /// The whole value is one reference: it has the type of what it stands for.
+    pub substituted: bool,
+    /// The list or map that such a reference stands for.
+    pub structure: Option<Box<Value>>,
+    /// Must not be shown.
+    pub secret: bool,
+    /// What was substituted, until what is secret of it is collected.
+    pub parts: Vec<Part>,
+}
+
+/// A text that stands where a reference stood, or would have.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Part {
+    pub text: String,
+    /// From a file, or from a variable whose name says so.
+    pub secret: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -52,10 +68,44 @@ impl Node {
         matches!(&self.value, Value::Scalar(scalar) if scalar.is_null())
     }
 
-    pub fn entries(&self) -> &[Entry] {
+    /// The value, or the list or map that a reference stands for.
+    pub fn shape(&self) -> &Value {
         match &self.value {
+            Value::Scalar(Scalar {
+                structure: Some(structure),
+                ..
+            }) => structure,
+            value => value,
+        }
+    }
+
+    pub fn entries(&self) -> &[Entry] {
+        match self.shape() {
             Value::Map(entries) => entries,
             Value::Scalar(_) | Value::List(_) => &[],
+        }
+    }
+
+    /// Takes out what the path of keys leads to.
+    pub fn remove(&mut self, path: &[&str]) {
+        let (Value::Map(entries), Some((key, rest))) = (&mut self.value, path.split_first()) else {
+            return;
+        };
+        if rest.is_empty() {
+            entries.retain(|entry| entry.key != *key);
+        } else if let Some(entry) = entries.iter_mut().find(|entry| entry.key == *key) {
+            entry.value.remove(rest);
+        }
+    }
+
+    /// Whether it says the same, wherever it stands.
+    pub fn says_the_same(&self, other: &Node) -> bool {
+        let same_entry = |a: &Entry, b: &Entry| a.key == b.key && a.value.says_the_same(&b.value);
+        match (self.shape(), other.shape()) {
+            (Value::Scalar(a), Value::Scalar(b)) => a.text == b.text && a.plain == b.plain && a.unset == b.unset,
+            (Value::List(a), Value::List(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.says_the_same(b)),
+            (Value::Map(a), Value::Map(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same_entry(a, b)),
+            _ => false,
         }
     }
 
@@ -69,6 +119,7 @@ impl Node {
             Value::Map(_) => "a map".into(),
             Value::List(_) => "a list".into(),
             Value::Scalar(scalar) if scalar.unset.is_empty() && scalar.is_null() => "nothing".into(),
+            Value::Scalar(scalar) if scalar.secret => "a value that is not shown here".into(),
             Value::Scalar(scalar) => format!("`{}`", shortened(&scalar.text)),
         }
     }
@@ -220,6 +271,10 @@ impl Builder {
                     text: text.into_owned(),
                     plain,
                     unset: Vec::new(),
+                    substituted: false,
+                    structure: None,
+                    secret: false,
+                    parts: Vec::new(),
                 };
                 self.count(1, span)?;
                 self.complete(

@@ -29,6 +29,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The share of the limit that is left for a spike if nothing is said, as in the collector.
 const SPIKE_SHARE: u64 = 5;
 
+/// The limit if none is set: enough for a busy sidecar, and what small containers have.
+const DEFAULT_LIMIT_MIB: u64 = 512;
+
 const MIB: u64 = 1 << 20;
 
 #[derive(Debug, Clone, Deserialize)]
@@ -37,7 +40,7 @@ pub struct Config {
     /// How often the resident size is looked at. Default 1s.
     #[serde(deserialize_with = "crate::config::duration")]
     pub check_interval: Duration,
-    /// The limit in MiB. This or `limit_percentage` is needed.
+    /// The limit in MiB. Default 512, unless `limit_percentage` is set.
     pub limit_mib: u64,
     /// Refusing begins this much below the limit. Default: a fifth of it.
     pub spike_limit_mib: u64,
@@ -68,9 +71,26 @@ impl Default for Config {
 }
 
 pub fn parse(section: &Section<'_>) -> Result<Step, Problems> {
-    let config: Config = section.parse()?;
+    let mut config: Config = section.parse()?;
     if config.limit_mib == 0 && config.limit_percentage == 0 {
-        return Err(section.problem(&["limit_mib"], "memory_limiter needs `limit_mib` or `limit_percentage`"));
+        config.limit_mib = DEFAULT_LIMIT_MIB;
+        section.warn(
+            &["limit_mib"],
+            format!(
+                "no limit is set, so it is {DEFAULT_LIMIT_MIB} MiB; newer files write `limit_mib` or `limit_percentage`"
+            ),
+        );
+    }
+    if !section.sets(&["check_interval"]) {
+        section.warn(
+            &[],
+            "without `check_interval` it is 1s; newer files write `check_interval: 1s`",
+        );
+    }
+    for key in ["min_gc_interval_when_soft_limited", "min_gc_interval_when_hard_limited"] {
+        if section.sets(&[key]) {
+            section.warn(&[key], "there is no garbage collector here; this has no effect");
+        }
     }
     for (key, percentage) in [
         ("limit_percentage", config.limit_percentage),

@@ -1,9 +1,6 @@
 //! Why: one file per processor, each named as its key in the configuration. This file holds only what they have in common with the planner.
 
-pub mod actions;
-pub mod attributes;
 pub mod batch;
-pub mod matching;
 pub mod memory_limiter;
 pub mod resource;
 

@@ -1,0 +1,89 @@
+//! Why: what a component sees of the configuration: its own settings, and a way to complain about them, or to remark on them, at the place where they
+//! stand.
+
+use std::sync::{Mutex, PoisonError};
+
+use serde::de::DeserializeOwned;
+
+use super::de;
+use super::diagnostic::{Problem, Problems, Sources, Span};
+use super::document::Component;
+use super::yaml::{Node, Value};
+
+/// A component's settings.
+#[derive(Debug, Clone, Copy)]
+pub struct Section<'a> {
+    pub component: &'a Component,
+    pub(super) sources: &'a Sources,
+    pub(super) notes: &'a Notes,
+}
+
+/// What components remark on.
+#[derive(Debug, Default)]
+pub(super) struct Notes(Mutex<Vec<Problem>>);
+
+impl Notes {
+    pub fn list(&self) -> Vec<Problem> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Section<'_> {
+    /// Reads the settings; all mistakes are reported with their places.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Problems> {
+        de::read(&self.component.settings).map_err(|list| Problems::new(self.sources.clone(), list))
+    }
+
+    /// A mistake that only shows in the meaning; it is placed at the setting `path` leads to, as far as it exists. Items of lists are numbers from 0.
+    pub fn problem(&self, path: &[&str], message: impl Into<String>) -> Problems {
+        let (span, node) = self.place(path);
+        let unset = match &node.value {
+            Value::Scalar(scalar) => scalar.unset.first(),
+            Value::List(_) | Value::Map(_) => None,
+        };
+        let hint = unset.map(|name| format!("the environment variable {name} is not set"));
+        Problems::new(self.sources.clone(), vec![Problem::new(span, message).hint(hint)])
+    }
+
+    /// What the operator should hear about a setting that is accepted: that it has no effect, or how newer files write it. Placed as [`Section::problem`]
+    /// is, and told by `validate`, by `config` and at the start.
+    pub fn warn(&self, path: &[&str], message: impl Into<String>) {
+        let (span, _) = self.place(path);
+        let mut notes = self.notes.0.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.push(Problem::new(span, message));
+    }
+
+    /// Whether the setting is written down.
+    pub fn sets(&self, path: &[&str]) -> bool {
+        let mut node = &self.component.settings;
+        path.iter().all(|key| match node.get(key) {
+            Some(entry) => {
+                node = &entry.value;
+                true
+            }
+            None => false,
+        })
+    }
+
+    fn place(&self, path: &[&str]) -> (Span, &Node) {
+        let mut node = &self.component.settings;
+        let mut span = self.component.span;
+        for key in path {
+            if let Value::List(list) = node.shape() {
+                let Some(item) = key.parse().ok().and_then(|at: usize| list.get(at)) else {
+                    break;
+                };
+                (span, node) = (item.span, item);
+                continue;
+            }
+            let Some(entry) = node.get(key) else { break };
+            let is_written = matches!(&entry.value.value, Value::Scalar(scalar) if !scalar.raw.is_empty());
+            span = match is_written || matches!(entry.value.shape(), Value::List(_)) {
+                true => entry.value.span,
+                false => entry.key_span,
+            };
+            node = &entry.value;
+        }
+        (span, node)
+    }
+}

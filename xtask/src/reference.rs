@@ -17,12 +17,28 @@ const INTRODUCTION: &str = "\
 
 <!-- Written by `cargo xtask reference --write` from the doc comments in the code; edit them there. -->
 
-`trackline serve --config FILE` reads the OpenTelemetry Collector's YAML; without a file the built-in all-in-one runs
-(`trackline config` prints it). `--config` may be given several times: later files are laid over earlier ones, maps merge,
-lists and values replace, null deletes. `${NAME}`, `${env:NAME}` and `${env:NAME:-default}` stand for environment variables,
-`$$` for a dollar sign. Durations are written `200ms`, `1h30m` or `7d`, sizes `64MiB`, `10GB` or as a number of bytes.
-An unknown key is an error that names its line and what was probably meant. A component is `kind` or `kind/name`; it runs
-when a pipeline or `service.extensions` names it.
+`trackline collect --config FILE`, or `trackline --config FILE` as in an image, runs what the OpenTelemetry Collector's YAML
+says. `trackline serve` takes the same options; without a file it runs the built-in all-in-one (`trackline config` prints it).
+`trackline validate --config FILE` tells every mistake and every warning with its line, without running anything (exit code 0, or
+1 if there are mistakes; `--json` for programs). `trackline components` lists what exists, `trackline components NAME` its keys.
+
+- **Several sources.** `--config` may be given several times: later files are laid over earlier ones, maps merge, lists and
+  values replace, null deletes. `--set processors.batch.timeout=2s` sets one value over all files; with `::` between the keys
+  where one has a dot. `--config` also takes `env:NAME` and `yaml:TEXT`, as the collector does.
+- **Variables.** `${NAME}`, `${env:NAME}` and `${env:NAME:-default}` stand for environment variables, `${file:PATH}` for what a file
+  of at most 1 MiB holds without its last line end, `$$` for a dollar sign. A value that is one reference and nothing else has the
+  type of what it stands for, lists and maps (`[a, b]`, `{a: 1}`) included; where a text is wanted it is the text. A variable that is
+  not set and has no default is an empty text, with a warning, and an error where a value is needed. `--env-file FILE` reads
+  `NAME=VALUE` lines; the process's own environment goes first.
+- **Names.** A component is `kind` or `kind/name`, by any of the names that `trackline components` lists; it runs when a pipeline or
+  `service.extensions` names it. An unknown key is an error that names its line and what was probably meant.
+- **Values.** Durations are written `200ms`, `1h30m` or `7d`, sizes `64MiB`, `10GB` or as a number of bytes.
+- **Secrets.** Neither messages nor `trackline config` show what stands under `headers` or a key such as `password` or `token`, what
+  comes from a variable such as `API_KEY` or from `${file:…}`, or a password in an address. A secret in a file that every user of the
+  machine may read is warned of.
+- **The journal** lies in `service.journal.directory`, else in the folder of the extension `file_storage`, else in `--data-dir`. Where
+  nothing of that is said and `./trackline-data` cannot be written, the process runs without one and says so in its log and
+  health check; a place that was asked for must be writable.
 ";
 
 /// Heading, the struct (or several that are read from one map), its file, and the files of the structs inside it.
@@ -33,15 +49,6 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
         &[
             "crates/receivers/src/otlp/config.rs",
             "crates/receivers/src/otlp/cors.rs",
-        ],
-    ),
-    (
-        "Processor `attributes`",
-        "Config",
-        &[
-            "crates/pipeline/src/processors/attributes.rs",
-            ACTIONS,
-            MATCHING,
         ],
     ),
     (
@@ -57,7 +64,7 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
     (
         "Processor `resource`",
         "Config",
-        &["crates/pipeline/src/processors/resource.rs", ACTIONS],
+        &["crates/pipeline/src/processors/resource.rs"],
     ),
     ("Exporter `store`", "Config", &["crates/exporters/src/store.rs"]),
     (
@@ -78,10 +85,18 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
         "HealthCheck",
         &["crates/server/src/extensions.rs"],
     ),
+    (
+        "Extension `file_storage`",
+        "FileStorage",
+        &["crates/server/src/file_storage.rs"],
+    ),
     ("`service.journal`", "JournalSettings", &[DOCUMENT]),
+    (
+        "`service.telemetry`",
+        "Telemetry",
+        &["crates/pipeline/src/config/telemetry.rs"],
+    ),
 ];
-const ACTIONS: &str = "crates/pipeline/src/processors/actions.rs";
-const MATCHING: &str = "crates/pipeline/src/processors/matching.rs";
 const SENDER: &str = "crates/exporters/src/sender.rs";
 const REQUEST: &str = "crates/exporters/src/request.rs";
 const SENDING: &str = "crates/pipeline/src/sending.rs";

@@ -11,10 +11,11 @@ use anyhow::{Context, Result, anyhow, bail};
 use exporters::Opening;
 use exporters::store::StoreExporter;
 use journal::{Journal, RealDisk};
+use model::Signal;
 use net::Doors;
 use pipeline::config::{Config, Fsync, Journal as JournalChoice, JournalSettings, Problems};
-use pipeline::graph::{Drained, ExporterPart, Graph, Parts, PipelinePart};
-use pipeline::plan::{self, Kind, Plan, Planned, Tables};
+use pipeline::graph::{self, Drained, ExporterPart, Graph, Parts, PipelinePart};
+use pipeline::plan::{self, Kind, Plan, Planned, PlannedPipeline, Removed, Tables};
 use pipeline::processors::{self, Step};
 use pipeline::sending::Sending;
 use pipeline::{Budget, Lease, Ledger, Sink, Usage, Watched};
@@ -24,6 +25,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::extensions::{HealthCheck, Query, Shown};
+use crate::file_storage::FileStorage;
 
 /// Memory of the process before a `memory_limiter` says otherwise; the same as its default.
 const BUDGET_BYTES: u64 = 512 << 20;
@@ -47,6 +49,7 @@ pub type ReceiverSettings = Box<dyn receivers::Settings>;
 pub enum ExtensionSettings {
     Query(Query),
     HealthCheck(HealthCheck),
+    FileStorage(FileStorage),
 }
 
 const RECEIVERS: &[Kind<ReceiverSettings>] = &[Kind {
@@ -65,12 +68,6 @@ fn exporter(settings: Result<impl exporters::Settings + 'static, Problems>) -> R
 }
 
 const PROCESSORS: &[Kind<Step>] = &[
-    Kind {
-        name: "attributes",
-        also: &[],
-        signals: &[],
-        parse: processors::attributes::parse,
-    },
     Kind {
         name: "memory_limiter",
         also: &[],
@@ -141,6 +138,61 @@ const EXTENSIONS: &[Kind<ExtensionSettings>] = &[
         signals: &[],
         parse: |section| HealthCheck::parse(section).map(ExtensionSettings::HealthCheck),
     },
+    Kind {
+        name: "file_storage",
+        also: &[],
+        signals: &[],
+        parse: |section| FileStorage::parse(section).map(ExtensionSettings::FileStorage),
+    },
+];
+
+/// What files from the field may still name.
+const REMOVED: &[Removed] = &[
+    Removed {
+        what: "exporter",
+        name: "logging",
+        instead: "write `debug`, which does the same; `loglevel: debug` is `verbosity: detailed`",
+    },
+    Removed {
+        what: "receiver",
+        name: "opencensus",
+        instead: "OpenCensus has ended; have its clients send OTLP to the receiver `otlp`",
+    },
+    Removed {
+        what: "exporter",
+        name: "opencensus",
+        instead: "OpenCensus has ended; send to its successors with `otlp`",
+    },
+    Removed {
+        what: "exporter",
+        name: "jaeger_thrift",
+        instead: "write `otlp`; Jaeger has taken OTLP on port 4317 since 1.35",
+    },
+    Removed {
+        what: "processor",
+        name: "queued_retry",
+        instead: "leave it out: the journal is the queue, and exporters have `retry_on_failure`",
+    },
+    Removed {
+        what: "processor",
+        name: "spanmetrics",
+        instead: "it became a connector",
+    },
+    Removed {
+        what: "extension",
+        name: "memory_ballast",
+        instead: "leave it out: there is no garbage collector here that it would calm",
+    },
+    Removed {
+        what: "extension",
+        name: "ballast",
+        instead: "leave it out: there is no garbage collector here that it would calm",
+    },
+    Removed {
+        what: "extension",
+        name: "pprof",
+        instead: "leave it out: it profiles Go programs",
+    },
 ];
 
 /// A plan over the components that exist here.
@@ -149,6 +201,7 @@ pub type ServerPlan = Plan<ReceiverSettings, ExporterSettings, ExtensionSettings
 /// What the configuration means, or everything that is wrong with it. No I/O.
 pub fn plan(config: &Config) -> Result<ServerPlan, Problems> {
     let tables = Tables {
+        removed: REMOVED,
         receivers: RECEIVERS,
         processors: PROCESSORS,
         exporters: EXPORTERS,
@@ -157,13 +210,66 @@ pub fn plan(config: &Config) -> Result<ServerPlan, Problems> {
     plan::plan(config, &tables)
 }
 
-/// Where the journal lies, if there is one.
-pub fn journal_directory(plan: &ServerPlan, data_dir: &Path) -> Option<PathBuf> {
-    let inside = || data_dir.join("journal");
+/// A component that a configuration may name.
+pub struct Listed {
+    /// `receiver`, `processor`, `exporter` or `extension`.
+    pub what: &'static str,
+    pub name: &'static str,
+    pub also: &'static [&'static str],
+    pub signals: &'static [Signal],
+}
+
+/// Everything in the tables.
+pub fn listed() -> Vec<Listed> {
+    fn of<T>(what: &'static str, table: &'static [Kind<T>]) -> impl Iterator<Item = Listed> {
+        table.iter().map(move |kind| Listed {
+            what,
+            name: kind.name,
+            also: kind.also,
+            signals: kind.signals,
+        })
+    }
+    of("receiver", RECEIVERS)
+        .chain(of("processor", PROCESSORS))
+        .chain(of("exporter", EXPORTERS))
+        .chain(of("extension", EXTENSIONS))
+        .collect()
+}
+
+/// The folder for what has no place of its own.
+#[derive(Debug, Clone)]
+pub struct DataDir {
+    pub path: PathBuf,
+    /// Somebody named it, and wants to hear if it cannot be used.
+    pub is_asked: bool,
+}
+
+/// Where the journal is to lie.
+pub struct JournalPlace {
+    pub directory: PathBuf,
+    is_asked: bool,
+}
+
+/// Where the journal is to lie, if there is to be one.
+pub fn journal_place(plan: &ServerPlan, data_dir: &DataDir) -> Option<JournalPlace> {
+    let asked = |directory| JournalPlace {
+        directory,
+        is_asked: true,
+    };
+    let elsewhere = || {
+        let storage = plan.extensions.iter().find_map(|extension| match &extension.settings {
+            ExtensionSettings::FileStorage(storage) => Some(asked(storage.journal())),
+            _ => None,
+        });
+        storage.unwrap_or_else(|| JournalPlace {
+            directory: data_dir.path.join("journal"),
+            is_asked: data_dir.is_asked,
+        })
+    };
     match &plan.journal {
         JournalChoice::None => None,
-        JournalChoice::Default => Some(inside()),
-        JournalChoice::Settings(settings) => Some(settings.directory.clone().unwrap_or_else(inside)),
+        JournalChoice::Default => Some(elsewhere()),
+        JournalChoice::Settings(settings) => Some(settings.directory.clone().map_or_else(elsewhere, asked)),
     }
 }
 
@@ -190,13 +296,13 @@ pub struct Running {
 
 impl Running {
     /// Opens the store and the journal, starts the graph, then opens all doors at once.
-    pub async fn start(plan: ServerPlan, data_dir: &Path) -> Result<Self> {
+    pub async fn start(plan: ServerPlan, data_dir: &DataDir) -> Result<Self> {
         let started = Instant::now();
-        let journal_directory = journal_directory(&plan, data_dir);
-        let store = open_store(&plan, data_dir)?;
-        let journal = match journal_directory {
-            Some(directory) => Some(open_journal(&plan.journal, directory)?),
-            None => None,
+        let place = journal_place(&plan, data_dir);
+        let store = open_store(&plan, &data_dir.path)?;
+        let (journal, without_journal) = match place {
+            Some(place) => open_journal(&plan.journal, place)?,
+            None => (None, None),
         };
         let (budget, ledger) = (Budget::root("process", BUDGET_BYTES), Ledger::new());
         if let Some(store) = &store {
@@ -210,12 +316,14 @@ impl Running {
             reader: store.as_ref().map(|store| store.reader.clone()),
             retention: store.as_ref().map_or(Duration::ZERO, |store| store.retention),
             journal: journal.clone(),
+            without_journal,
             ledger: ledger.clone(),
             budget: budget.clone(),
             ready: Arc::new(AtomicBool::new(false)),
             started,
         };
 
+        let answering = readers_for_answers(&plan);
         let mut doors = Doors::new();
         let exporters = open_exporters(plan.exporters, store.as_ref(), &mut doors, &budget)?;
         let pipelines = plan
@@ -258,6 +366,7 @@ impl Running {
             match extension.settings {
                 ExtensionSettings::Query(query) => query.mount(&extension.name, &shown, &mut doors)?,
                 ExtensionSettings::HealthCheck(health) => health.mount(&extension.name, &shown, &mut doors)?,
+                ExtensionSettings::FileStorage(_) => {}
             }
         }
         let doors = doors.open().await?;
@@ -266,7 +375,7 @@ impl Running {
         for work in works {
             running_works.spawn(work(stop.clone()));
         }
-        let replay = tokio::spawn(replayed(shown.journal, shown.ready));
+        let replay = tokio::spawn(replayed(shown.journal, answering, shown.ready));
         Ok(Self {
             doors,
             works: running_works,
@@ -370,7 +479,8 @@ fn uses_of_store(reader: &Reader) -> Vec<Watched> {
     ]
 }
 
-fn open_journal(choice: &JournalChoice, directory: PathBuf) -> Result<Journal> {
+/// The journal; or, where the place that nobody asked for cannot be written, none and why.
+fn open_journal(choice: &JournalChoice, place: JournalPlace) -> Result<(Option<Journal>, Option<Arc<str>>)> {
     let wanted = match choice {
         JournalChoice::Settings(settings) => settings.clone(),
         JournalChoice::Default | JournalChoice::None => JournalSettings::default(),
@@ -385,9 +495,17 @@ fn open_journal(choice: &JournalChoice, directory: PathBuf) -> Result<Journal> {
             Fsync::Off => journal::Fsync::Off,
         },
         min_free_bytes: wanted.min_free_bytes,
-        ..journal::Settings::new(directory)
+        ..journal::Settings::new(place.directory)
     };
-    let (journal, recovery) = Journal::open(settings, Arc::new(RealDisk))?;
+    let (journal, recovery) = match Journal::open(settings, Arc::new(RealDisk)) {
+        Err(error @ journal::OpenError::ReadOnly { .. }) if !place.is_asked => {
+            tracing::warn!(
+                "running without a journal, so a sender waits for the exporters, and what they refuse is the sender's to keep: {error}"
+            );
+            return Ok((None, Some(error.to_string().into())));
+        }
+        opened => opened?,
+    };
     if recovery.damage_count > 0 || recovery.torn_bytes > 0 {
         tracing::warn!(
             torn_bytes = recovery.torn_bytes,
@@ -395,7 +513,7 @@ fn open_journal(choice: &JournalChoice, directory: PathBuf) -> Result<Journal> {
             "the journal was repaired; `trackline journal check` shows what was found"
         );
     }
-    Ok(journal)
+    Ok((Some(journal), None))
 }
 
 fn open_exporters(
@@ -444,14 +562,26 @@ fn mount_receiver(name: &str, settings: ReceiverSettings, graph: &Graph, doors: 
     Ok(mounted)
 }
 
-/// Waits until every reader has been given all that the journal holds, then says that answers are complete.
-async fn replayed(journal: Option<Journal>, ready: Arc<AtomicBool>) {
+/// The cursors on whose other side questions are answered. A backend of others that is away makes no answer incomplete.
+fn readers_for_answers(plan: &ServerPlan) -> Vec<String> {
+    let keeps = |name: &Arc<str>| {
+        let settings = plan.exporters.iter().find(|exporter| exporter.name == *name);
+        settings.is_some_and(|exporter| matches!(exporter.settings, ExporterSettings::Store(_)))
+    };
+    let of = |pipeline: &PlannedPipeline| -> Vec<String> {
+        let stores = pipeline.exporters.iter().filter(|name| keeps(name));
+        stores.map(|name| graph::reader_name(&pipeline.name, name)).collect()
+    };
+    plan.pipelines.iter().flat_map(of).collect()
+}
+
+/// Waits until the store has been given all that the journal holds for it, then says that answers are complete.
+async fn replayed(journal: Option<Journal>, answering: Vec<String>, ready: Arc<AtomicBool>) {
     if let Some(journal) = journal {
         let behind = || {
-            journal
-                .readers()
-                .iter()
-                .any(|reader| reader.attached && reader.lag_records > reader.in_flight_records)
+            journal.readers().iter().any(|reader| {
+                reader.attached && reader.lag_records > reader.in_flight_records && answering.contains(&reader.name)
+            })
         };
         while behind() {
             tokio::time::sleep(REPLAY_POLL).await;

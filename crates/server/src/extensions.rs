@@ -30,6 +30,8 @@ pub struct Shown {
     pub reader: Option<Reader>,
     pub retention: Duration,
     pub journal: Option<Journal>,
+    /// Why there is no journal although there should be one.
+    pub without_journal: Option<Arc<str>>,
     pub ledger: Ledger,
     pub budget: Budget,
     pub ready: Arc<AtomicBool>,
@@ -260,6 +262,7 @@ impl HealthCheck {
 
     pub fn mount(&self, name: &str, shown: &Shown, doors: &mut Doors) -> Result<()> {
         let (ready, journal, started) = (shown.ready.clone(), shown.journal.clone(), shown.started);
+        let without_journal = shown.without_journal.clone();
         let answer = move || {
             let healthy = journal
                 .as_ref()
@@ -273,7 +276,11 @@ impl HealthCheck {
                 (true, true) => (StatusCode::OK, "Server available"),
             };
             let up: Duration = started.elapsed();
-            std::future::ready((status, Json(json!({ "status": said, "upSince": up.as_secs_f64() }))))
+            let mut body = json!({ "status": said, "upSince": up.as_secs_f64() });
+            if let Some(why) = &without_journal {
+                body["journal"] = format!("none: {why}").into();
+            }
+            std::future::ready((status, Json(body)))
         };
         let router = Router::new().route(&self.path, get(answer));
         let service = net::from_tower(tower::ServiceExt::map_request(router, |request: net::Request| {

@@ -2,13 +2,14 @@
 
 mod api;
 mod assemble;
+mod check;
 mod cli;
 mod config;
 mod demo;
 mod extensions;
+mod file_storage;
 mod serve;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -25,9 +26,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Parser)]
 #[command(name = "trackline", version, arg_required_else_help = true, after_help = EXAMPLES)]
 struct Arguments {
-    /// Run with this configuration; the same as `trackline serve --config FILE`.
-    #[arg(long, value_name = "FILE")]
-    config: Vec<PathBuf>,
+    #[command(flatten)]
+    files: config::Files,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -36,6 +36,7 @@ const EXAMPLES: &str = "\
 Examples:
   trackline demo                                   everything on this machine, with traffic to look at
   trackline serve                                  the server alone: OTLP on 4317 and 4318, UI on 16686
+  trackline collect --config FILE                  a collector with the OpenTelemetry Collector's YAML
   trackline trace 7f3c…                            one request's story, by the ID from X-Tracking-ID
   trackline search --service api-gateway --errors  recent failing requests
 ";
@@ -43,6 +44,9 @@ Examples:
 #[derive(Subcommand)]
 enum Command {
     Serve(serve::Args),
+    Collect(serve::CollectArgs),
+    Validate(cli::ValidateArgs),
+    Components(cli::ComponentsArgs),
     Demo(demo::Args),
     Config(serve::ConfigArgs),
     Trace(cli::TraceArgs),
@@ -59,10 +63,13 @@ enum Command {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match arguments.command {
-        None => ending(serve::run(serve::Args::with_config(arguments.config))),
-        Some(Command::Serve(args)) => ending(serve::run(args.and_config(arguments.config))),
+        None => ending(serve::run(serve::Args::of(arguments.files))),
+        Some(Command::Serve(args)) => ending(serve::run(args.after(arguments.files))),
+        Some(Command::Collect(args)) => ending(args.run(arguments.files)),
+        Some(Command::Validate(args)) => args.run(arguments.files),
+        Some(Command::Components(args)) => args.run(),
         Some(Command::Demo(args)) => ending(demo::run(args)),
-        Some(Command::Config(args)) => match serve::show_config(args) {
+        Some(Command::Config(args)) => match serve::show_config(args, arguments.files) {
             Ok(text) => cli::print(text.as_bytes(), 0),
             Err(error) => ending(Err(error)),
         },

@@ -5,14 +5,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use pipeline::Ledger;
 use pipeline::config::Source;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::assemble::{self, Running};
-use crate::config;
+use crate::assemble::{self, DataDir, Running, ServerPlan};
+use crate::config::Files;
 
 const DATA_DIR: &str = "trackline-data";
 const OTLP_GRPC: &str = "127.0.0.1:4317";
@@ -23,12 +23,11 @@ const HEALTH: &str = "127.0.0.1:13133";
 /// Run the server alone: OTLP in, everything kept, APIs and UI out.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
-    /// The OpenTelemetry Collector's YAML; later files are laid over earlier ones. Without it the built-in all-in-one runs.
-    #[arg(long, value_name = "FILE")]
-    config: Vec<PathBuf>,
-    /// Where journal and store lie.
-    #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
-    data_dir: PathBuf,
+    #[command(flatten)]
+    files: Files,
+    /// Where journal and store lie [default: trackline-data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
     /// Move OTLP over gRPC (receiver `otlp`).
     #[arg(
         long,
@@ -74,12 +73,38 @@ pub struct ConfigArgs {
     serve: Args,
 }
 
+/// Run a collector: what the configuration says, and nothing else; the same as `trackline --config FILE`.
+#[derive(Debug, Clone, clap::Args)]
+#[group(id = "collect_command")]
+pub struct CollectArgs {
+    #[command(flatten)]
+    files: Files,
+    /// Where the journal lies, if the configuration does not say [default: trackline-data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl CollectArgs {
+    /// `earlier` is what was written before the command.
+    pub fn run(self, earlier: Files) -> Result<()> {
+        let args = Args {
+            data_dir: self.data_dir,
+            ..Args::of(self.files.after(earlier))
+        };
+        ensure!(
+            !args.files.config.is_empty(),
+            "`collect` needs --config FILE; `trackline serve` runs the built-in all-in-one"
+        );
+        run(args)
+    }
+}
+
 impl Args {
     /// `trackline --config FILE`, as an image's command has it.
-    pub fn with_config(config: Vec<PathBuf>) -> Self {
+    pub fn of(files: Files) -> Self {
         Self {
-            config,
-            data_dir: DATA_DIR.into(),
+            files,
+            data_dir: None,
             otlp_grpc: None,
             otlp_http: None,
             ui: None,
@@ -88,10 +113,9 @@ impl Args {
         }
     }
 
-    /// Adds files that were named before the command.
-    pub fn and_config(mut self, mut earlier: Vec<PathBuf>) -> Self {
-        earlier.append(&mut self.config);
-        self.config = earlier;
+    /// Adds what was written before the command.
+    pub fn after(mut self, earlier: Files) -> Self {
+        self.files = self.files.after(earlier);
         self
     }
 
@@ -102,7 +126,14 @@ impl Args {
     }
 
     pub fn data_dir(&self) -> &Path {
-        &self.data_dir
+        self.data_dir.as_deref().unwrap_or(Path::new(DATA_DIR))
+    }
+
+    fn place(&self) -> DataDir {
+        DataDir {
+            path: self.data_dir().to_owned(),
+            is_asked: self.data_dir.is_some(),
+        }
     }
 
     pub fn otlp_grpc(&self) -> SocketAddr {
@@ -184,7 +215,7 @@ impl Args {
             return error;
         };
         let address = address.to_string();
-        let flag = match self.config.is_empty() {
+        let flag = match self.files.config.is_empty() {
             true => self.doors().into_iter().find(|(door, ..)| door.to_string() == address),
             false => None,
         };
@@ -194,8 +225,8 @@ impl Args {
         }
     }
 
-    fn plan(&self) -> Result<(pipeline::config::Config, assemble::ServerPlan)> {
-        let config = config::load(&self.config, self.overlays())?;
+    fn plan(&self) -> Result<(pipeline::config::Config, ServerPlan)> {
+        let config = self.files.load(self.overlays())?;
         let plan = assemble::plan(&config).map_err(|problems| anyhow::anyhow!("{problems}"))?;
         Ok((config, plan))
     }
@@ -250,12 +281,15 @@ fn accepted(ledger: &Ledger) -> (u64, u64) {
 
 /// Starts everything and waits until answers are complete.
 pub async fn start(args: &Args) -> Result<Server> {
+    start_planned(args, args.plan()?.1).await
+}
+
+async fn start_planned(args: &Args, plan: ServerPlan) -> Result<Server> {
     let begun = Instant::now();
-    let (_, plan) = args.plan()?;
-    for warning in &plan.warnings.list {
-        tracing::warn!("{}", warning.message);
+    for warning in plan.warnings.told() {
+        tracing::warn!("{warning}");
     }
-    let mut running = Running::start(plan, &args.data_dir)
+    let mut running = Running::start(plan, &args.place())
         .await
         .map_err(|error| args.with_way_out(error))?;
     running.ready().await;
@@ -269,15 +303,12 @@ pub async fn start(args: &Args) -> Result<Server> {
 
 /// `trackline serve`.
 pub fn run(args: Args) -> Result<()> {
-    log_to_stderr_from("info");
+    let (_, plan) = args.plan()?;
+    log_to_stderr_from(plan.telemetry.logs.level.map_or("info", |level| level.as_str()));
     runtime()?.block_on(async {
         let stop = stop_signal();
-        let server = start(&args).await?;
-        tracing::info!(
-            "ready after {} ms, data in {}",
-            server.ready_after.as_millis(),
-            args.data_dir.display()
-        );
+        let server = start_planned(&args, plan).await?;
+        tracing::info!("ready after {} ms", server.ready_after.as_millis());
         stop.await;
         tracing::info!("stopping");
         server.stop().await
@@ -285,11 +316,11 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 /// `trackline config`.
-pub fn show_config(args: ConfigArgs) -> Result<String> {
-    let (config, plan) = args.serve.plan()?;
-    let journal = assemble::journal_directory(&plan, &args.serve.data_dir);
+pub fn show_config(args: ConfigArgs, earlier: Files) -> Result<String> {
+    let serve = args.serve.after(earlier);
+    let (config, plan) = serve.plan()?;
     let mut text = config.to_yaml();
-    let place = journal.map(|directory| directory.display().to_string());
+    let place = assemble::journal_place(&plan, &serve.place()).map(|place| place.directory.display().to_string());
     for line in plan.describe(place.as_deref()).lines() {
         text += &format!("# {line}\n");
     }

@@ -7,4 +7,3 @@ mod edits;
 mod normal;
 mod scramble;
 mod views;
-mod visits;

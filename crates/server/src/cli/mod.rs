@@ -4,6 +4,7 @@
 //! reachable.
 
 mod client;
+mod components;
 #[cfg(test)]
 mod golden;
 mod inspect;
@@ -11,15 +12,18 @@ mod search;
 mod terminal;
 mod trace;
 mod tree;
+mod validate;
 
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 pub use client::Server;
 use client::{Answer, ClientError};
+pub use components::ComponentsArgs;
 pub use inspect::{JournalArgs, StoreArgs};
 pub use search::{SearchArgs, ServicesArgs};
 pub use trace::TraceArgs;
+pub use validate::ValidateArgs;
 
 /// What was asked for is there.
 const FOUND: u8 = 0;

@@ -2,6 +2,7 @@
 
 mod clients;
 mod command_line;
+mod configuration;
 mod expired;
 mod kill;
 mod running;

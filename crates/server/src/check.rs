@@ -1,0 +1,70 @@
+//! Why: two that want one address are found when the doors are mounted; `trackline validate` mounts them on doors that never open, so that it says so at
+//! the line that names the second.
+
+use std::sync::Arc;
+
+use model::Batch;
+use net::{At, Doors, Endpoint, Mount};
+use pipeline::config::{Component, Config, Problem};
+use pipeline::plan::Planned;
+use pipeline::{Ack, Budget, Entry, Intake, Ledger};
+
+use crate::assemble::{ExtensionSettings, ServerPlan};
+
+/// What mounting would say, found without opening anything.
+#[derive(Default)]
+pub struct DoorCheck {
+    pub mistakes: Vec<Problem>,
+    pub warnings: Vec<Problem>,
+}
+
+/// Whether everything that listens finds its place on the doors: two receivers on one port, or one and an extension. Exporters that listen open files
+/// when they are opened, so they are not looked at.
+pub fn check_doors(plan: ServerPlan, config: &Config) -> DoorCheck {
+    let mut check = DoorCheck::default();
+    let (mut doors, ledger, budget) = (Doors::new(), Ledger::new(), Budget::root("check", 0));
+    let place = |components: &[Component], name: &str| {
+        let found = components.iter().find(|component| component.id.as_str() == name);
+        found.map(|component| component.span)
+    };
+    for Planned { name, settings } in plan.receivers {
+        let span = place(&config.receivers, &name);
+        let nowhere: Arc<dyn Entry> = Arc::new(|_: Batch, ack: Ack| drop(ack));
+        let feeds = plan
+            .pipelines
+            .iter()
+            .filter(|pipeline| pipeline.receivers.contains(&name));
+        let routes = feeds.map(|pipeline| (pipeline.signal, nowhere.clone())).collect();
+        match settings.mount(Intake::new(&name, &ledger, budget.clone(), routes), &mut doors) {
+            Ok(mounted) => {
+                let warnings = mounted.warnings.into_iter();
+                check
+                    .warnings
+                    .extend(warnings.map(|warning| Problem::new(span, warning)));
+            }
+            Err(error) => check.mistakes.push(Problem::new(span, error.to_string())),
+        }
+    }
+    for Planned { name, settings } in &plan.extensions {
+        let Some((endpoint, at)) = settings.listens() else {
+            continue;
+        };
+        let service = net::handler_fn(|_| async { net::Response::new(net::empty_body()) });
+        if let Err(collision) = doors.mount(&endpoint, &format!("extension {name}"), Mount::Http { at, service }) {
+            let span = place(&config.extensions, name);
+            check.mistakes.push(Problem::new(span, collision.to_string()));
+        }
+    }
+    check
+}
+
+impl ExtensionSettings {
+    fn listens(&self) -> Option<(Endpoint, At)> {
+        let (endpoint, at) = match self {
+            ExtensionSettings::Query(query) => (&query.endpoint, At::Rest),
+            ExtensionSettings::HealthCheck(health) => (&health.endpoint, At::Rest),
+            ExtensionSettings::FileStorage(_) => return None,
+        };
+        endpoint.parse().ok().map(|endpoint| (endpoint, at))
+    }
+}

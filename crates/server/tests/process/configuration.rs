@@ -1,0 +1,151 @@
+//! The commands about configurations, and the owner's files as they are.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn trackline(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_trackline"))
+        .args(arguments)
+        .env_remove("RUST_LOG")
+        .output()
+        .expect("the binary starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn written(directory: &Path, name: &str, yaml: &str) -> String {
+    let path = directory.join(name);
+    std::fs::write(&path, yaml).expect("writes");
+    path.to_str().expect("a plain path").to_owned()
+}
+
+const GOOD: &str = "\
+receivers: { otlp: { protocols: { grpc: { endpoint: 127.0.0.1:0 } } } }
+exporters: { debug: , otlp_grpc/b: { endpoint: \"${BACKEND}\", tls: { insecure: true }, headers: { x-token: in-the-file } } }
+service: { pipelines: { traces: { receivers: [otlp], exporters: [debug, otlp_grpc/b] } } }
+";
+
+#[test]
+fn validate_tells_everything_and_ends_as_it_should() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let good = written(directory.path(), "good.yaml", GOOD);
+    let variables = written(directory.path(), "env", "BACKEND=backend:4317\n");
+
+    let said = trackline(&["validate", "--config", &good, "--env-file", &variables]);
+    let out = text(&said.stdout);
+    assert_eq!(said.status.code(), Some(0), "{out}");
+    assert!(out.ends_with("valid: 1 pipeline, 1 warning\n"), "{out}");
+    assert!(
+        out.contains("a secret in a file that every user") && !out.contains("in-the-file"),
+        "{out}"
+    );
+
+    let said = trackline(&["validate", "--config", &good]);
+    let out = text(&said.stdout);
+    assert_eq!(said.status.code(), Some(1), "{out}");
+    let place = format!("{good}:2:48: endpoint:");
+    assert!(out.contains(&place), "{place}\n{out}");
+    assert!(out.contains("^ the environment variable BACKEND is not set"), "{out}");
+    assert!(!out.contains("in-the-file"), "{out}");
+
+    let said = trackline(&[
+        "validate",
+        "--json",
+        "--config",
+        &good,
+        "--set",
+        "receivers.otlp.protocols.gprc=",
+    ]);
+    let report: Value = serde_json::from_slice(&said.stdout).expect("JSON");
+    assert_eq!((said.status.code(), &report["valid"]), (Some(1), &Value::Bool(false)));
+    let mistakes = report["mistakes"].as_array().expect("a list");
+    let of = |key: &str| mistakes.iter().map(|mistake| mistake[key].clone()).collect::<Vec<_>>();
+    assert!(of("hint").contains(&"did you mean `grpc`?".into()), "{report:#}");
+    assert!(
+        of("file").contains(&"--set receivers.otlp.protocols.gprc".into()),
+        "{report:#}"
+    );
+
+    for arguments in [&["--config", "no/such.yaml"], &["--set", "nothing"]] {
+        let said = trackline(&[&["validate"][..], arguments].concat());
+        assert_eq!(said.status.code(), Some(2), "{}", text(&said.stderr));
+    }
+}
+
+#[test]
+fn two_that_want_one_port_are_both_named() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = written(
+        directory.path(),
+        "ports.yaml",
+        "receivers:\n  otlp: { protocols: { grpc: { endpoint: 0.0.0.0:4317 } } }\n  otlp/b: { protocols: { grpc: { endpoint: 0.0.0.0:4317 } } }\n\
+         exporters: { debug: }\nservice: { pipelines: { traces: { receivers: [otlp, otlp/b], exporters: [debug] } } }\n",
+    );
+    let said = trackline(&["validate", "--config", &file]);
+    let out = text(&said.stdout);
+    assert_eq!(said.status.code(), Some(1), "{out}");
+    let place = format!("{file}:3:3: receiver otlp/b (grpc) and receiver otlp (grpc) both want");
+    assert!(out.contains(&place), "{out}");
+}
+
+#[test]
+fn components_lists_what_there_is() {
+    let all = text(&trackline(&["components"]).stdout);
+    for expect in ["receivers\n", "otlphttp (otlp_http)", "memory_limiter"] {
+        assert!(all.contains(expect), "{expect}\n{all}");
+    }
+    let one = text(&trackline(&["components", "receiver/otlp"]).stdout);
+    assert!(
+        one.contains("protocols.grpc.max_recv_msg_size_mib") && one.contains("default 64"),
+        "{one}"
+    );
+    let json: Value = serde_json::from_slice(&trackline(&["components", "otlp_grpc", "--json"]).stdout).expect("JSON");
+    assert_eq!(json[0]["name"], "otlp");
+    assert!(json[0]["keys"].as_array().is_some_and(|keys| keys.len() > 5));
+    assert_eq!(trackline(&["components", "bacth"]).status.code(), Some(1));
+}
+
+/// A file of the owner, beside the project; none where only the project was checked out.
+fn owners(name: &str) -> Option<String> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../../../shared/fixtures")
+        .join(name);
+    // In a worktree the project lies one folder deeper.
+    let deeper = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../../../../shared/fixtures")
+        .join(name);
+    let found = [path, deeper].into_iter().find(|path| path.exists());
+    if found.is_none() {
+        eprintln!("SKIPPED: {name} is not beside the project in ../shared/fixtures");
+    }
+    found.map(|path| path.to_str().expect("a plain path").to_owned())
+}
+
+#[test]
+fn a_variable_that_the_owners_second_file_needs_is_named_with_its_line() {
+    let (Some(file), Some(variables)) = (owners("collector-with-tempo.yml"), owners("env.monitoring")) else {
+        return;
+    };
+    let said = Command::new(env!("CARGO_BIN_EXE_trackline"))
+        .args(["validate", "--config", &file, "--env-file", &variables])
+        .env_remove("GRAFANA_CLOUD_TEMPO_URL")
+        .output()
+        .expect("the binary starts");
+    let out = text(&said.stdout);
+    let line = std::fs::read_to_string(&file).expect("reads");
+    let line = 1 + line
+        .lines()
+        .position(|line| line.contains("${GRAFANA_CLOUD_TEMPO_URL}"))
+        .expect("is there");
+    assert_eq!(said.status.code(), Some(1), "{out}");
+    assert!(out.contains(&format!("{file}:{line}:15: endpoint")), "{out}");
+    assert!(
+        out.contains("the environment variable GRAFANA_CLOUD_TEMPO_URL is not set"),
+        "{out}"
+    );
+    assert!(!out.contains("glc_"), "{out}");
+}

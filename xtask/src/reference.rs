@@ -62,6 +62,14 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
         &["crates/pipeline/src/processors/memory_limiter.rs"],
     ),
     (
+        "Processor `redaction`",
+        "Config",
+        &[
+            "crates/pipeline/src/processors/redaction.rs",
+            "crates/pipeline/src/processors/redaction/presets.rs",
+        ],
+    ),
+    (
         "Processor `resource`",
         "Config",
         &["crates/pipeline/src/processors/resource.rs"],

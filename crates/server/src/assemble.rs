@@ -81,6 +81,12 @@ const PROCESSORS: &[Kind<Step>] = &[
         parse: processors::resource::parse,
     },
     Kind {
+        name: "redaction",
+        also: &[],
+        signals: &[],
+        parse: processors::redaction::parse,
+    },
+    Kind {
         name: "batch",
         also: &[],
         signals: &[],

@@ -3,6 +3,7 @@
 
 pub mod attributes;
 mod layout;
+pub mod scrub;
 pub mod select;
 mod splice;
 pub mod split;

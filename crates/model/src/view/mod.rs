@@ -12,7 +12,7 @@ pub mod traces;
 pub mod value;
 
 pub(crate) use ascii::is_ascii;
-use ascii::text;
+pub(crate) use ascii::text;
 pub use group::{ResourceGroup, ScopeGroup};
 pub use list::{List, View};
 pub use resource::{Resource, Scope};

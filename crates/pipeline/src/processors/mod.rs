@@ -2,6 +2,7 @@
 
 pub mod batch;
 pub mod memory_limiter;
+pub mod redaction;
 pub mod resource;
 
 use std::sync::Arc;

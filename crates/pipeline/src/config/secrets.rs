@@ -6,7 +6,7 @@ use super::variables;
 use super::yaml::{Node, Scalar, Value};
 
 /// Keys whose values are credentials, in whole or in part; everything below `headers` is one too.
-const SECRET_KEYS: [&str; 9] = [
+const SECRET_KEYS: [&str; 10] = [
     "authorization",
     "password",
     "token",
@@ -16,6 +16,7 @@ const SECRET_KEYS: [&str; 9] = [
     "api-key",
     "credential",
     "private_key",
+    "hmac_key",
 ];
 
 /// Parts of the names of variables that hold credentials.

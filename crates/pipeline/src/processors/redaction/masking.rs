@@ -121,7 +121,7 @@ impl Secrets {
     }
 
     /// Replaces what was found, with the earlier replacements that it touches; notes where the replacements are now.
-    fn take_out(&self, text: &str, found: &mut Vec<Range<usize>>, done: &mut Vec<Range<usize>>) -> String {
+    fn take_out(&self, text: &str, found: &mut [Range<usize>], done: &mut Vec<Range<usize>>) -> String {
         found.sort_unstable_by_key(|place| place.start);
         let mut out = String::with_capacity(text.len());
         let mut replaced = Vec::with_capacity(found.len() + done.len());

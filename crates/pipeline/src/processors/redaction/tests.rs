@@ -311,10 +311,10 @@ impl Naive {
         };
         let is_card = |at: usize| {
             let before = &text[..at];
-            let is_fraction =
-                before.ends_with('.') && before.trim_end_matches('.').ends_with(|c: char| c.is_ascii_digit());
-            let starts =
-                !before.ends_with(|c: char| c.is_ascii_alphanumeric()) && !(is_fraction && !before.ends_with(".."));
+            let mut ahead = before.chars().rev();
+            let last = ahead.next();
+            let is_fraction = last == Some('.') && ahead.next().is_some_and(|c| c.is_ascii_digit());
+            let starts = !is_fraction && !last.is_some_and(|c| c.is_ascii_alphanumeric());
             starts
                 && self
                     .cards

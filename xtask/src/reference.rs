@@ -85,6 +85,22 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
         "Settings + Shared",
         &["crates/exporters/src/otlphttp.rs", SENDER, REQUEST, SENDING],
     ),
+    (
+        "Exporter `prometheus`",
+        "Config",
+        &["crates/exporters/src/prometheus/mod.rs"],
+    ),
+    (
+        "Exporter `prometheusremotewrite`",
+        "Settings + Shared",
+        &[
+            "crates/exporters/src/prometheusremotewrite.rs",
+            PROMETHEUS,
+            SENDER,
+            REQUEST,
+            SENDING,
+        ],
+    ),
     ("Exporter `file`", "Config", &["crates/exporters/src/file.rs"]),
     ("Exporter `debug`", "Config", &["crates/exporters/src/debug.rs"]),
     ("Extension `query`", "Query", &["crates/server/src/extensions.rs"]),
@@ -105,6 +121,7 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
         &["crates/pipeline/src/config/telemetry.rs"],
     ),
 ];
+const PROMETHEUS: &str = "crates/exporters/src/prometheus/mod.rs";
 const SENDER: &str = "crates/exporters/src/sender.rs";
 const REQUEST: &str = "crates/exporters/src/request.rs";
 const SENDING: &str = "crates/pipeline/src/sending.rs";

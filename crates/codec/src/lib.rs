@@ -8,3 +8,5 @@
 //! bounded.
 
 pub mod otlp_json;
+pub mod prometheus;
+pub mod remote_write;

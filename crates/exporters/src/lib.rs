@@ -14,6 +14,8 @@ pub mod file;
 pub mod otlp;
 mod otlp_request;
 pub mod otlphttp;
+pub mod prometheus;
+pub mod prometheusremotewrite;
 pub mod request;
 pub mod sender;
 pub mod settings;

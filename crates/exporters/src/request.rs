@@ -13,7 +13,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
 use model::{Batch, Compression};
-use net::dial::{Answer, Client, DialConfigError, Target, headers};
+use net::dial::{Answer, Client, DialConfigError, DialError, Target, headers};
 use pipeline::{Outcome, Reason};
 use serde::Deserialize;
 
@@ -193,8 +193,8 @@ impl Address {
         })
     }
 
-    /// Posts a payload of `items` items. The answer, if it is a success; else what has become of the batch.
-    pub async fn post(&self, packed: Packed, items: u32) -> Result<Answer, Outcome> {
+    /// Posts a payload. The answer, whatever it says.
+    pub async fn ask(&self, packed: Packed) -> Result<Answer, DialError> {
         let mut request = Request::new(Full::new(packed.bytes));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
@@ -204,7 +204,12 @@ impl Address {
                 .headers_mut()
                 .insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
         }
-        match self.client.send(request).await {
+        self.client.send(request).await
+    }
+
+    /// Posts a payload of `items` items. The answer, if it is a success; else what has become of the batch.
+    pub async fn post(&self, packed: Packed, items: u32) -> Result<Answer, Outcome> {
+        match self.ask(packed).await {
             Ok(answer) => success(answer, items),
             Err(error) => {
                 tracing::warn!("{error}; it is tried again");
@@ -219,22 +224,27 @@ fn success(answer: Answer, items: u32) -> Result<Answer, Outcome> {
     let status = answer.status.as_u16();
     match status {
         200..=299 => Ok(answer),
-        429 | 502 | 503 | 504 => {
-            let now = SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |since| since.as_secs());
-            let wait = answer
-                .headers
-                .get(RETRY_AFTER)
-                .and_then(|value| retry_after(value.to_str().ok()?, now));
-            Err(Outcome::retry(wait.unwrap_or_default(), Reason::BackendUnavailable))
-        }
-        _ => {
-            let text = String::from_utf8_lossy(&answer.body);
-            let message = format!("HTTP {status}: {}", shortened(text.trim()));
-            Err(Outcome::rejected(Reason::BackendRejected, message, items))
-        }
+        429 | 502 | 503 | 504 => Err(Outcome::retry(asked_wait(&answer), Reason::BackendUnavailable)),
+        _ => Err(Outcome::rejected(Reason::BackendRejected, refusal(&answer), items)),
     }
+}
+
+/// How long a backend asks to wait; zero if it does not say.
+pub fn asked_wait(answer: &Answer) -> Duration {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    let wait = answer
+        .headers
+        .get(RETRY_AFTER)
+        .and_then(|value| retry_after(value.to_str().ok()?, now));
+    wait.unwrap_or_default()
+}
+
+/// A refusal in the backend's words.
+pub fn refusal(answer: &Answer) -> String {
+    let text = String::from_utf8_lossy(&answer.body);
+    format!("HTTP {}: {}", answer.status.as_u16(), shortened(text.trim()))
 }
 
 /// Seconds, or a date (`Sun, 06 Nov 1994 08:49:37 GMT`; RFC 9110, 10.2.3).

@@ -11,7 +11,9 @@ use crate::debug::Debug;
 use crate::file::File;
 use crate::otlp::Otlp;
 use crate::otlphttp::OtlpHttp;
-use crate::{debug, file, otlp, otlphttp};
+use crate::prometheus::Prometheus;
+use crate::prometheusremotewrite::RemoteWrite;
+use crate::{debug, file, otlp, otlphttp, prometheus, prometheusremotewrite};
 
 /// Why an exporter cannot be opened, in words for whoever wrote the configuration.
 pub type OpenError = Box<dyn Error + Send + Sync>;
@@ -24,6 +26,8 @@ pub struct Opening<'a> {
     pub doors: &'a mut Doors,
     /// Memory of the process; what an exporter keeps is taken from a child of it.
     pub budget: &'a Budget,
+    /// What the process tells of itself at this address, for an exporter that serves a page there.
+    pub beside: &'a mut dyn FnMut(&net::Endpoint) -> Option<prometheus::Beside>,
 }
 
 /// Settings that have been read and checked.
@@ -58,5 +62,17 @@ impl Settings for debug::Config {
 impl Settings for file::Config {
     fn open(self: Box<Self>, _: &mut Opening<'_>) -> Result<(Sink, Sending), OpenError> {
         Ok((sink(File::open(*self)?), Sending::local()))
+    }
+}
+
+impl Settings for prometheus::Config {
+    fn open(self: Box<Self>, opening: &mut Opening<'_>) -> Result<(Sink, Sending), OpenError> {
+        Ok((sink(Prometheus::mount(&self, opening)?), Sending::local()))
+    }
+}
+
+impl Settings for prometheusremotewrite::Config {
+    fn open(self: Box<Self>, _: &mut Opening<'_>) -> Result<(Sink, Sending), OpenError> {
+        Ok((sink(RemoteWrite::new(&self)?), prometheusremotewrite::sending(&self)))
     }
 }

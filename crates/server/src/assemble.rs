@@ -118,6 +118,18 @@ const EXPORTERS: &[Kind<ExporterSettings>] = &[
         parse: |section| exporter(exporters::otlphttp::parse(section)),
     },
     Kind {
+        name: "prometheus",
+        also: &[],
+        signals: &[Signal::Metrics],
+        parse: |section| exporter(exporters::prometheus::parse(section)),
+    },
+    Kind {
+        name: "prometheusremotewrite",
+        also: &["prometheus_remote_write"],
+        signals: &[Signal::Metrics],
+        parse: |section| exporter(exporters::prometheusremotewrite::parse(section)),
+    },
+    Kind {
         name: "debug",
         also: &[],
         signals: &[],
@@ -544,6 +556,7 @@ fn open_exporters(
                         name: &name,
                         doors,
                         budget,
+                        beside: &mut |_| None,
                     };
                     settings
                         .open(&mut opening)

@@ -1,0 +1,608 @@
+//! The series that `/metrics` shows: the latest value of each, by family and labels, for as long as somebody reports them.
+//!
+//! Prometheus counts from the beginning, so points that tell only what was added since the last (delta) are added up here.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use codec::prometheus::labels::{self, Labels};
+use codec::prometheus::text::{self, Sample, Writer};
+use codec::prometheus::{FLAG_NO_RECORDED_VALUE, Kind, TEMPORALITY_CUMULATIVE, TEMPORALITY_DELTA, millis, naming};
+use model::view::metrics::{self, Data, Metric, Number, resource_metrics};
+use model::view::{Attributes, List};
+use pipeline::Lease;
+
+/// Series on one page. A scrape of so many is about 40 MB of text; more is a mistake in somebody's labels.
+pub const MAX_SERIES: usize = 200_000;
+
+/// What a series takes beside its labels and buckets: tree nodes, value, times.
+const SERIES_BYTES: usize = 160;
+
+/// How often the page is looked through for series that nobody reports, if nobody scrapes it either. Looking through a full page takes some milliseconds.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How series are made.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    pub labels: labels::Options,
+    pub namespace: String,
+    /// A series that nobody reported for so long is gone.
+    pub expiration: Duration,
+    /// Whether lines carry the time of their point.
+    pub send_timestamps: bool,
+}
+
+/// Points that are not shown, by reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rejected {
+    pub temporality: u32,
+    pub no_value: u32,
+    pub conflict: u32,
+    pub overlap: u32,
+    pub too_many: u32,
+}
+
+impl Rejected {
+    pub fn total(&self) -> u32 {
+        self.temporality + self.no_value + self.conflict + self.overlap + self.too_many
+    }
+
+    pub fn message(&self) -> String {
+        let many = format!("beyond the {MAX_SERIES} series of one page");
+        let reasons = [
+            (self.temporality, "of a temporality that cannot be added up"),
+            (self.no_value, "without a value"),
+            (
+                self.conflict,
+                "of a metric whose name another metric of another type has",
+            ),
+            (self.overlap, "of delta temporality for a time that is already counted"),
+            (self.too_many, many.as_str()),
+        ];
+        let said: Vec<String> = reasons
+            .into_iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, why)| format!("{count} points {why}"))
+            .collect();
+        said.join("; ")
+    }
+}
+
+/// All series of one page.
+pub struct Registry {
+    options: Options,
+    labels: Labels,
+    exemplar_labels: Labels,
+    families: BTreeMap<String, Family>,
+    /// Every name that a family's lines have, and whose it is.
+    names: HashMap<String, String>,
+    series: usize,
+    held: Lease,
+    expired_at: Duration,
+    name: String,
+    key: String,
+}
+
+struct Family {
+    kind: Kind,
+    help: String,
+    unit: String,
+    series: BTreeMap<Box<str>, Series>,
+}
+
+struct Series {
+    value: Value,
+    time_unix_nano: u64,
+    /// When it was last reported, since the start of the process.
+    seen: Duration,
+    /// The last of each bucket.
+    exemplars: Vec<Exemplar>,
+    bytes: u64,
+}
+
+struct Exemplar {
+    bucket: usize,
+    labels: Box<str>,
+    value: f64,
+    time_ms: i64,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Value {
+    Number(f64),
+    /// Counts are per bucket, one more than the bounds. An exponential histogram has no bounds here: neither text format can say its buckets.
+    Histogram {
+        bounds: Vec<f64>,
+        counts: Vec<u64>,
+        count: u64,
+        sum: Option<f64>,
+    },
+    Summary {
+        quantiles: Vec<(f64, f64)>,
+        count: u64,
+        sum: f64,
+    },
+}
+
+impl Value {
+    fn heap_bytes(&self) -> usize {
+        match self {
+            Value::Number(_) => 0,
+            Value::Histogram { counts, .. } => counts.len() * 16,
+            Value::Summary { quantiles, .. } => quantiles.len() * 16,
+        }
+    }
+
+    /// What came on top since the last point.
+    fn add(&mut self, more: &Value) {
+        match (self, more) {
+            (Value::Number(sum), Value::Number(more)) => *sum += more,
+            (
+                Value::Histogram {
+                    bounds,
+                    counts,
+                    count,
+                    sum,
+                },
+                Value::Histogram {
+                    bounds: other_bounds,
+                    counts: more_counts,
+                    count: more,
+                    sum: more_sum,
+                },
+            ) if bounds == other_bounds && counts.len() == more_counts.len() => {
+                for (count, more) in counts.iter_mut().zip(more_counts) {
+                    *count = count.saturating_add(*more);
+                }
+                *count = count.saturating_add(*more);
+                *sum = sum.zip(*more_sum).map(|(sum, more)| sum + more);
+            }
+            // Other buckets than before: it begins anew, as after a restart.
+            (value, more) => *value = more.clone(),
+        }
+    }
+}
+
+/// What every kind of point has.
+struct Point<'a> {
+    attributes: Attributes<'a>,
+    start_unix_nano: u64,
+    time_unix_nano: u64,
+    flags: u32,
+    exemplars: Option<List<'a, metrics::Exemplar<'a>>>,
+    value: Option<Value>,
+}
+
+impl Registry {
+    pub fn new(options: Options, held: Lease) -> Registry {
+        let exemplars = labels::Options {
+            strategy: options.labels.strategy,
+            ..labels::Options::default()
+        };
+        Registry {
+            labels: Labels::new(options.labels.clone()),
+            exemplar_labels: Labels::new(exemplars),
+            options,
+            families: BTreeMap::new(),
+            names: HashMap::new(),
+            series: 0,
+            held,
+            expired_at: Duration::ZERO,
+            name: String::new(),
+            key: String::new(),
+        }
+    }
+
+    /// Takes the points of a canonical payload. `now` is the time since the start of the process.
+    pub fn update(&mut self, payload: &[u8], now: Duration) -> Rejected {
+        let mut rejected = Rejected::default();
+        if now.saturating_sub(self.expired_at) >= EXPIRY_INTERVAL {
+            self.expire(now);
+        }
+        for group in resource_metrics(payload) {
+            let resource = group.owner();
+            self.labels.resource(&resource);
+            let mut newest = 0;
+            for scope in group.list() {
+                let schema_url = if self.options.labels.scope {
+                    scope.schema_url()
+                } else {
+                    ""
+                };
+                self.labels.scope(&scope.owner(), schema_url);
+                for metric in scope.list() {
+                    newest = newest.max(self.metric(&metric, now, &mut rejected));
+                }
+            }
+            if newest > 0
+                && let Some(pairs) = self.labels.target(&resource)
+            {
+                self.key.clear();
+                text::put_pairs(&mut self.key, pairs, "");
+                self.name.clear();
+                self.name.push_str("target_info");
+                if self.claim(Kind::Info, "Target metadata", "") == Claim::Taken {
+                    let value = Value::Number(1.0);
+                    // One series a resource: where the page is full its points have been counted.
+                    self.put(value, newest, None, now);
+                }
+            }
+        }
+        rejected
+    }
+
+    /// The newest time of its points.
+    fn metric(&mut self, metric: &Metric<'_>, now: Duration, rejected: &mut Rejected) -> u64 {
+        let (kind, temporality, extra) = match metric.data {
+            Data::None => return 0,
+            Data::Gauge { .. } => (Kind::Gauge, TEMPORALITY_CUMULATIVE, ""),
+            Data::Sum {
+                temporality,
+                is_monotonic: true,
+                ..
+            } => (Kind::Counter, temporality, ""),
+            Data::Sum { temporality, .. } => (Kind::Gauge, temporality, ""),
+            Data::Histogram { temporality, .. } | Data::ExponentialHistogram { temporality, .. } => {
+                (Kind::Histogram, temporality, "le")
+            }
+            Data::Summary { .. } => (Kind::Summary, TEMPORALITY_CUMULATIVE, "quantile"),
+        };
+        let options = &self.options;
+        naming::metric(
+            &mut self.name,
+            options.labels.strategy,
+            &options.namespace,
+            metric.name,
+            metric.unit,
+            kind,
+        );
+        // What was added to a number that may also fall has no beginning that one could count from.
+        let may = match temporality {
+            TEMPORALITY_CUMULATIVE => true,
+            TEMPORALITY_DELTA => kind != Kind::Gauge,
+            _ => false,
+        };
+        let claim = if may {
+            self.claim(kind, metric.description, metric.unit)
+        } else {
+            Claim::Conflict
+        };
+        let mut newest = 0;
+        each_point(metric, |point| match claim {
+            _ if !may => rejected.temporality += 1,
+            Claim::Conflict => rejected.conflict += 1,
+            Claim::Full => rejected.too_many += 1,
+            Claim::Taken => {
+                newest = newest.max(point.time_unix_nano);
+                self.point(point, extra, temporality == TEMPORALITY_DELTA, now, rejected);
+            }
+        });
+        newest
+    }
+
+    fn point(&mut self, point: Point<'_>, extra: &str, is_delta: bool, now: Duration, rejected: &mut Rejected) {
+        self.key.clear();
+        text::put_pairs(&mut self.key, self.labels.point(&point.attributes), extra);
+        if point.flags & FLAG_NO_RECORDED_VALUE != 0 {
+            self.remove();
+            return;
+        }
+        let Some(value) = point.value else {
+            rejected.no_value += 1;
+            return;
+        };
+        let delta_start = is_delta.then_some(point.start_unix_nano);
+        match self.put(value, point.time_unix_nano, delta_start, now) {
+            Put::Full => rejected.too_many += 1,
+            Put::Overlap => rejected.overlap += 1,
+            Put::Done => self.exemplars(point.exemplars),
+        }
+    }
+
+    /// Whether the family `name` is of this kind, and its lines are no other's.
+    fn claim(&mut self, kind: Kind, help: &str, unit: &str) -> Claim {
+        if let Some(family) = self.families.get(&self.name) {
+            return if family.kind == kind {
+                Claim::Taken
+            } else {
+                Claim::Conflict
+            };
+        }
+        if self.families.len() >= MAX_SERIES {
+            return Claim::Full;
+        }
+        let suffixes: &[&str] = match kind {
+            Kind::Histogram => &["", "_bucket", "_sum", "_count"],
+            Kind::Summary => &["", "_sum", "_count"],
+            _ => &[""],
+        };
+        let names = || suffixes.iter().map(|suffix| format!("{}{suffix}", self.name));
+        if names().any(|name| self.names.contains_key(&name)) {
+            return Claim::Conflict;
+        }
+        for name in names().collect::<Vec<_>>() {
+            self.names.insert(name, self.name.clone());
+        }
+        let family = Family {
+            kind,
+            help: help.to_owned(),
+            unit: unit.to_owned(),
+            series: BTreeMap::new(),
+        };
+        self.families.insert(self.name.clone(), family);
+        Claim::Taken
+    }
+
+    /// Sets the series `key` of the family `name`, or adds to it what came since `delta_start_unix_nano`.
+    fn put(&mut self, value: Value, time_unix_nano: u64, delta_start_unix_nano: Option<u64>, now: Duration) -> Put {
+        let Some(family) = self.families.get_mut(&self.name) else {
+            return Put::Full;
+        };
+        if let Some(series) = family.series.get_mut(self.key.as_str()) {
+            series.seen = now;
+            if let Some(start) = delta_start_unix_nano {
+                // Without a start it can only be seen to be later.
+                let is_later = if start == 0 {
+                    time_unix_nano > series.time_unix_nano
+                } else {
+                    start >= series.time_unix_nano
+                };
+                if !is_later {
+                    return Put::Overlap;
+                }
+                series.value.add(&value);
+                series.time_unix_nano = time_unix_nano;
+            } else if time_unix_nano >= series.time_unix_nano {
+                series.value = value;
+                series.time_unix_nano = time_unix_nano;
+            }
+            return Put::Done;
+        }
+        let bytes = (self.key.len() + value.heap_bytes() + SERIES_BYTES) as u64;
+        if self.series >= MAX_SERIES || !self.held.grow(bytes) {
+            return Put::Full;
+        }
+        let series = Series {
+            value,
+            time_unix_nano,
+            seen: now,
+            exemplars: Vec::new(),
+            bytes,
+        };
+        family.series.insert(self.key.as_str().into(), series);
+        self.series += 1;
+        Put::Done
+    }
+
+    fn exemplars(&mut self, exemplars: Option<List<'_, metrics::Exemplar<'_>>>) {
+        let Some(exemplars) = exemplars else { return };
+        let series = self
+            .families
+            .get_mut(&self.name)
+            .and_then(|family| family.series.get_mut(self.key.as_str()));
+        let Some(series) = series else { return };
+        for exemplar in exemplars {
+            let value = match exemplar.value {
+                Number::Int(value) => value as f64,
+                Number::Double(value) => value,
+                Number::None => continue,
+            };
+            let bucket = match &series.value {
+                Value::Histogram { bounds, .. } => {
+                    bounds.iter().position(|bound| value <= *bound).unwrap_or(bounds.len())
+                }
+                _ => 0,
+            };
+            let mut labels = String::new();
+            text::put_pairs(&mut labels, self.exemplar_labels.exemplar(&exemplar), "");
+            let exemplar = Exemplar {
+                bucket,
+                labels: labels.into(),
+                value,
+                time_ms: millis(exemplar.time_unix_nano),
+            };
+            match series.exemplars.iter_mut().find(|known| known.bucket == bucket) {
+                Some(known) if known.time_ms <= exemplar.time_ms => *known = exemplar,
+                Some(_) => {}
+                None => series.exemplars.push(exemplar),
+            }
+        }
+    }
+
+    fn remove(&mut self) {
+        let Some(family) = self.families.get_mut(&self.name) else {
+            return;
+        };
+        if let Some(series) = family.series.remove(self.key.as_str()) {
+            self.series -= 1;
+            self.held.shrink(self.held.bytes() - series.bytes);
+        }
+    }
+
+    /// Forgets what nobody reports any more.
+    fn expire(&mut self, now: Duration) {
+        self.expired_at = now;
+        let expiration = self.options.expiration;
+        let mut bytes = self.held.bytes();
+        let series = &mut self.series;
+        self.families.retain(|_, family| {
+            family.series.retain(|_, it| {
+                let is_alive = now.saturating_sub(it.seen) <= expiration;
+                if !is_alive {
+                    *series -= 1;
+                    bytes -= it.bytes;
+                }
+                is_alive
+            });
+            !family.series.is_empty()
+        });
+        self.held.shrink(bytes);
+        let families = &self.families;
+        self.names.retain(|_, owner| families.contains_key(owner));
+    }
+
+    /// Writes all that is reported, ordered by name and labels.
+    pub fn write(&mut self, writer: &mut Writer, now: Duration) {
+        self.expire(now);
+        for (name, family) in &self.families {
+            writer.family(name, family.kind, &family.help, &naming::unit(&family.unit));
+            for (labels, series) in &family.series {
+                let time_ms = self.options.send_timestamps.then(|| millis(series.time_unix_nano));
+                let sample = |suffix, extra, value, exemplar| Sample {
+                    suffix,
+                    labels,
+                    extra,
+                    value,
+                    time_ms,
+                    exemplar,
+                };
+                let exemplar = |bucket| {
+                    let exemplar = series.exemplars.iter().find(|exemplar| exemplar.bucket == bucket)?;
+                    Some(text::Exemplar {
+                        labels: &exemplar.labels,
+                        value: exemplar.value,
+                        time_ms: exemplar.time_ms,
+                    })
+                };
+                match &series.value {
+                    Value::Number(value) => writer.sample(&sample("", None, *value, exemplar(0))),
+                    Value::Histogram {
+                        bounds,
+                        counts,
+                        count,
+                        sum,
+                    } => {
+                        let mut below = 0u64;
+                        for (at, (bound, count)) in bounds.iter().zip(counts).enumerate() {
+                            below = below.saturating_add(*count);
+                            writer.sample(&sample("_bucket", Some(("le", *bound)), below as f64, exemplar(at)));
+                        }
+                        let all = Some(("le", f64::INFINITY));
+                        writer.sample(&sample("_bucket", all, *count as f64, exemplar(bounds.len())));
+                        if let Some(sum) = sum {
+                            writer.sample(&sample("_sum", None, *sum, None));
+                        }
+                        writer.sample(&sample("_count", None, *count as f64, None));
+                    }
+                    Value::Summary { quantiles, count, sum } => {
+                        for (quantile, value) in quantiles {
+                            writer.sample(&sample("", Some(("quantile", *quantile)), *value, None));
+                        }
+                        writer.sample(&sample("_sum", None, *sum, None));
+                        writer.sample(&sample("_count", None, *count as f64, None));
+                    }
+                }
+            }
+        }
+    }
+
+    pub fn series(&self) -> usize {
+        self.series
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Claim {
+    Taken,
+    Conflict,
+    Full,
+}
+
+enum Put {
+    Done,
+    Full,
+    Overlap,
+}
+
+fn each_point<'a>(metric: &Metric<'a>, mut visit: impl FnMut(Point<'a>)) {
+    match metric.data {
+        Data::None => {}
+        Data::Gauge { points } | Data::Sum { points, .. } => {
+            for point in points {
+                visit(Point {
+                    attributes: point.attributes,
+                    start_unix_nano: point.start_unix_nano,
+                    time_unix_nano: point.time_unix_nano,
+                    flags: point.flags,
+                    exemplars: Some(point.exemplars),
+                    value: match point.value {
+                        Number::Int(value) => Some(Value::Number(value as f64)),
+                        Number::Double(value) => Some(Value::Number(value)),
+                        Number::None => None,
+                    },
+                });
+            }
+        }
+        Data::Histogram { points, .. } => {
+            for point in points {
+                visit(Point {
+                    attributes: point.attributes,
+                    start_unix_nano: point.start_unix_nano,
+                    time_unix_nano: point.time_unix_nano,
+                    flags: point.flags,
+                    exemplars: Some(point.exemplars),
+                    value: Some(histogram(&point)),
+                });
+            }
+        }
+        Data::ExponentialHistogram { points, .. } => {
+            for point in points {
+                visit(Point {
+                    attributes: point.attributes,
+                    start_unix_nano: point.start_unix_nano,
+                    time_unix_nano: point.time_unix_nano,
+                    flags: point.flags,
+                    exemplars: Some(point.exemplars),
+                    value: Some(Value::Histogram {
+                        bounds: Vec::new(),
+                        counts: Vec::new(),
+                        count: point.count,
+                        sum: point.sum,
+                    }),
+                });
+            }
+        }
+        Data::Summary { points } => {
+            for point in points {
+                visit(Point {
+                    attributes: point.attributes,
+                    start_unix_nano: point.start_unix_nano,
+                    time_unix_nano: point.time_unix_nano,
+                    flags: point.flags,
+                    exemplars: None,
+                    value: Some(Value::Summary {
+                        quantiles: point.quantiles.iter().map(|it| (it.quantile, it.value)).collect(),
+                        count: point.count,
+                        sum: point.sum,
+                    }),
+                });
+            }
+        }
+    }
+}
+
+/// Buckets whose bound is no finite number go into the next one; the last has everything anyway.
+fn histogram(point: &metrics::HistogramPoint<'_>) -> Value {
+    let (mut bounds, mut counts) = (Vec::new(), Vec::new());
+    let mut given = point.bucket_counts.integers();
+    let mut carried = 0u64;
+    if given.len() > 0 {
+        for bound in point.explicit_bounds.doubles() {
+            let count = carried.saturating_add(given.next().unwrap_or_default());
+            // The same bound twice would be the same line twice.
+            if bound.is_finite() && bounds.last().is_none_or(|last| *last < bound) {
+                bounds.push(bound);
+                counts.push(count);
+                carried = 0;
+            } else {
+                carried = count;
+            }
+        }
+    }
+    Value::Histogram {
+        bounds,
+        counts,
+        count: point.count,
+        sum: point.sum,
+    }
+}

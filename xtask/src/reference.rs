@@ -36,6 +36,8 @@ says. `trackline serve` takes the same options; without a file it runs the built
 - **Secrets.** Neither messages nor `trackline config` show what stands under `headers` or a key such as `password` or `token`, what
   comes from a variable such as `API_KEY` or from `${file:…}`, or a password in an address. A secret in a file that every user of the
   machine may read is warned of.
+- **SIGHUP** has all of it read again. A configuration with mistakes is refused, with the mistakes in the log, and the old one keeps running; otherwise the
+  new one starts on the sockets that are open, and what was acknowledged is delivered as after a restart.
 - **The journal** lies in `service.journal.directory`, else in the folder of the extension `file_storage`, else in `--data-dir`. Where
   nothing of that is said and `./trackline-data` cannot be written, the process runs without one and says so in its log and
   health check; a place that was asked for must be writable.

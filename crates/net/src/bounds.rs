@@ -25,6 +25,10 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 /// Time a peer may leave our response unread before the connection is dropped.
 pub const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Time that a connection which was just accepted may still take for its first bytes when the door closes: a request that is on its way is answered, and
+/// one that says nothing delays a stop by no more than this.
+pub const LAST_WORDS: Duration = Duration::from_millis(250);
+
 /// Time between telling a connection to finish (idle, GOAWAY) and dropping it.
 pub const LINGER: Duration = Duration::from_secs(5);
 

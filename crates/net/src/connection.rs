@@ -1,6 +1,7 @@
 //! One connection from accept to close: TLS, protocol, requests, watchdog.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -44,9 +45,13 @@ pub(crate) async fn serve(
         };
         Stream::sniff(transport, activity.clone()).await
     });
+    let mut opening = pin!(opening);
     let opened = tokio::select! {
-        opened = opening => opened,
-        () = closed(&mut closing) => return,
+        opened = &mut opening => opened,
+        () = closed(&mut closing) => match timeout(bounds::LAST_WORDS, opening).await {
+            Ok(opened) => opened,
+            Err(_) => return,
+        },
     };
     let (stream, http2) = match opened {
         Ok(Ok(Some(stream))) => stream,
@@ -128,6 +133,15 @@ where
             () = sleep(pause) => {}
             // The caller of `shutdown` bounds how long requests in flight may still take.
             () = closed(&mut closing) => {
+                // Told to finish, hyper drops a connection of which it has not parsed a head, although one may be on its way.
+                let begun = poll_fn(|cx| match connection.as_mut().poll(cx) {
+                    Poll::Ready(done) => Poll::Ready(Some(done)),
+                    Poll::Pending if activity.is_fresh() => Poll::Pending,
+                    Poll::Pending => Poll::Ready(None),
+                });
+                if let Ok(Some(done)) = timeout(bounds::LAST_WORDS, begun).await {
+                    return done;
+                }
                 finish(connection.as_mut());
                 return connection.await;
             }

@@ -3,11 +3,11 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
@@ -39,6 +39,28 @@ pub enum OpenError {
         who: String,
         source: TlsError,
     },
+}
+
+/// Listening sockets that outlive the doors they stood in, so that doors which open at the same addresses miss no connection: what arrives in between waits
+/// in the system's queue. Those that nobody takes close when this is dropped.
+#[derive(Default)]
+pub struct Listeners {
+    kept: Vec<Kept>,
+}
+
+struct Kept {
+    address: Endpoint,
+    who: String,
+    listener: TcpListener,
+}
+
+impl Listeners {
+    /// Of port 0 everyone has a socket of its own.
+    fn take(&mut self, address: &Endpoint, who: &str) -> Option<TcpListener> {
+        let same = |kept: &Kept| kept.address == *address && (address.port() != 0 || kept.who == who);
+        let at = self.kept.iter().position(same)?;
+        Some(self.kept.swap_remove(at).listener)
+    }
 }
 
 fn explain(error: &io::Error) -> String {
@@ -99,33 +121,33 @@ impl Doors {
 
     /// Binds every address, then serves all of them; or binds none and says which one failed.
     pub async fn open(self) -> Result<Open, OpenError> {
+        self.open_with(&mut Listeners::default()).await
+    }
+
+    /// As [`Doors::open`], with sockets that are open already where the address is the same. If it fails, they are back where they were.
+    pub async fn open_with(self, listeners: &mut Listeners) -> Result<Open, OpenError> {
         let mut bound = Vec::with_capacity(self.doors.len());
         for door in self.doors {
-            let tls = door
-                .tls
-                .as_ref()
-                .map(|files| files.acceptor())
-                .transpose()
-                .map_err(|source| OpenError::Tls {
-                    address: door.address.clone(),
-                    who: door.who.clone(),
-                    source,
-                })?;
-            let bind = async {
-                let listener = listen(door.address.resolve().await?)?;
-                let local = listener.local_addr()?;
-                Ok((listener, local))
-            };
-            let (listener, local) = bind.await.map_err(|source| OpenError::Bind {
-                address: door.address.clone(),
-                who: door.who.clone(),
-                source,
-            })?;
-            bound.push((door, tls, listener, local));
+            let result = bind(&door, listeners).await;
+            match result {
+                Ok((tls, listener, local)) => bound.push((door, tls, listener, local)),
+                Err(error) => {
+                    let back = bound.into_iter().map(|(door, _, listener, _): (Door, _, _, _)| Kept {
+                        address: door.address,
+                        who: door.who,
+                        listener,
+                    });
+                    listeners.kept.extend(back);
+                    return Err(error);
+                }
+            }
         }
         let (close, closing) = watch::channel(false);
+        let (keep, kept) = mpsc::unbounded_channel();
         let mut open = Open {
             close,
+            keeps: Arc::new(AtomicBool::new(false)),
+            kept,
             acceptors: JoinSet::new(),
             addresses: Vec::with_capacity(bound.len()),
             turned_away: Arc::new(AtomicU64::new(0)),
@@ -135,7 +157,13 @@ impl Doors {
                 warn!(address = %local, who = %door.who, "listening beyond loopback: anyone who reaches this address can connect");
             }
             info!(address = %local, who = %door.who, "listening");
-            open.addresses.push((door.who, local));
+            open.addresses.push((door.who.clone(), local));
+            let leaving = Leaving {
+                keeps: open.keeps.clone(),
+                keep: keep.clone(),
+                address: door.address,
+                who: door.who,
+            };
             let shared = Arc::new(Shared {
                 routes: door.routes,
                 tls,
@@ -143,6 +171,7 @@ impl Doors {
             });
             open.acceptors.spawn(accept(
                 listener,
+                leaving,
                 shared,
                 door.max_connections,
                 open.turned_away.clone(),
@@ -151,6 +180,50 @@ impl Doors {
         }
         Ok(open)
     }
+}
+
+/// Where a door's socket goes when the door closes.
+struct Leaving {
+    keeps: Arc<AtomicBool>,
+    keep: mpsc::UnboundedSender<Kept>,
+    address: Endpoint,
+    who: String,
+}
+
+impl Leaving {
+    fn leave(self, listener: TcpListener) {
+        if self.keeps.load(Ordering::Acquire) {
+            let (address, who) = (self.address, self.who);
+            // It fails only if nobody waits for it, and then it closes.
+            let _ = self.keep.send(Kept { address, who, listener });
+        }
+    }
+}
+
+async fn bind(
+    door: &Door,
+    listeners: &mut Listeners,
+) -> Result<(Option<tokio_rustls::TlsAcceptor>, TcpListener, SocketAddr), OpenError> {
+    let acceptor = door.tls.as_ref().map(|files| files.acceptor()).transpose();
+    let tls = acceptor.map_err(|source| OpenError::Tls {
+        address: door.address.clone(),
+        who: door.who.clone(),
+        source,
+    })?;
+    let bind = async {
+        let listener = match listeners.take(&door.address, &door.who) {
+            Some(listener) => listener,
+            None => listen(door.address.resolve().await?)?,
+        };
+        let local = listener.local_addr()?;
+        Ok((listener, local))
+    };
+    let (listener, local) = bind.await.map_err(|source| OpenError::Bind {
+        address: door.address.clone(),
+        who: door.who.clone(),
+        source,
+    })?;
+    Ok((tls, listener, local))
 }
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
@@ -168,6 +241,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 async fn accept(
     listener: TcpListener,
+    leaving: Leaving,
     shared: Arc<Shared>,
     max_connections: usize,
     turned_away: Arc<AtomicU64>,
@@ -205,7 +279,7 @@ async fn accept(
             drop(place);
         });
     }
-    drop(listener);
+    leaving.leave(listener);
     while connections.join_next().await.is_some() {}
 }
 
@@ -223,6 +297,9 @@ fn is_about_one_peer(error: &io::Error) -> bool {
 /// Doors that are open. Dropping it closes them without waiting.
 pub struct Open {
     close: watch::Sender<bool>,
+    /// Whether sockets are to outlive the doors.
+    keeps: Arc<AtomicBool>,
+    kept: mpsc::UnboundedReceiver<Kept>,
     acceptors: JoinSet<()>,
     addresses: Vec<(String, SocketAddr)>,
     turned_away: Arc<AtomicU64>,
@@ -249,7 +326,17 @@ impl Open {
 
     /// Stops accepting, lets requests in flight finish for at most `grace`, then drops what is left. Returns whether all
     /// of them finished.
-    pub async fn shutdown(mut self, grace: Duration) -> bool {
+    pub async fn shutdown(self, grace: Duration) -> bool {
+        self.finish(grace).await.0
+    }
+
+    /// As [`Open::shutdown`], but the sockets keep listening: connections that come now are served by the doors that open with them.
+    pub async fn shutdown_keeping(self, grace: Duration) -> (bool, Listeners) {
+        self.keeps.store(true, Ordering::Release);
+        self.finish(grace).await
+    }
+
+    async fn finish(mut self, grace: Duration) -> (bool, Listeners) {
         self.close.send_replace(true);
         let all = async { while self.acceptors.join_next().await.is_some() {} };
         let finished = tokio::time::timeout(grace, all).await.is_ok();
@@ -257,6 +344,11 @@ impl Open {
             debug!("the grace is over; dropping the remaining connections");
         }
         self.acceptors.shutdown().await;
-        finished
+        self.kept.close();
+        let mut listeners = Listeners::default();
+        while let Some(kept) = self.kept.recv().await {
+            listeners.kept.push(kept);
+        }
+        (finished, listeners)
     }
 }

@@ -26,7 +26,7 @@ mod service;
 mod stream;
 mod tls;
 
-pub use doors::{Doors, Open, OpenError};
+pub use doors::{Doors, Listeners, Open, OpenError};
 pub use endpoint::{BadEndpoint, Endpoint};
 pub use routes::{At, Collision, DoorSettings, Mount};
 pub use service::{

@@ -13,6 +13,9 @@ use tokio_rustls::server::TlsStream;
 
 use crate::bounds;
 
+/// Idle from the beginning. Later stamps are at least one more.
+const FRESH: u64 = 1;
+
 /// What a connection last did; written by its stream and its requests, read by its watchdog.
 ///
 /// Stamps are milliseconds since `born`, plus one; 0 means "not now".
@@ -40,7 +43,7 @@ impl Activity {
         Arc::new(Self {
             born: Instant::now(),
             requests: AtomicUsize::new(0),
-            idle_since: AtomicU64::new(1),
+            idle_since: AtomicU64::new(FRESH),
             head_since: AtomicU64::new(0),
             write_blocked_since: AtomicU64::new(0),
         })
@@ -56,6 +59,11 @@ impl Activity {
         self.head_since.store(0, Ordering::Relaxed);
         self.idle_since.store(0, Ordering::Relaxed);
         InFlight(self.clone())
+    }
+
+    /// Whether no request has begun on it yet.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) == 0 && self.idle_since.load(Ordering::Relaxed) == FRESH
     }
 
     /// How long the oldest of three waits may still last. `heads` is off for HTTP/2, whose pings move bytes between requests.
@@ -93,7 +101,7 @@ pub(crate) struct InFlight(Arc<Activity>);
 impl Drop for InFlight {
     fn drop(&mut self) {
         if self.0.requests.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.idle_since.store(self.0.now(), Ordering::Relaxed);
+            self.0.idle_since.store(self.0.now().max(FRESH + 1), Ordering::Relaxed);
         }
     }
 }

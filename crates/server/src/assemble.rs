@@ -12,7 +12,7 @@ use exporters::Opening;
 use exporters::store::StoreExporter;
 use journal::{Journal, RealDisk};
 use model::Signal;
-use net::Doors;
+use net::{Doors, Listeners};
 use pipeline::config::{Config, Fsync, Journal as JournalChoice, JournalSettings, Problems};
 use pipeline::graph::{self, Drained, ExporterPart, Graph, Parts, PipelinePart};
 use pipeline::plan::{self, Kind, Plan, Planned, PlannedPipeline, Removed, Tables};
@@ -33,6 +33,8 @@ const BUDGET_BYTES: u64 = 512 << 20;
 const DOORS_GRACE: Duration = Duration::from_secs(5);
 /// How long exporters may take to deliver what the journal still holds; what is left is delivered after the next start.
 const DRAIN_GRACE: Duration = Duration::from_secs(10);
+/// The same at a reload, while which senders wait for their connections to be taken.
+const RELOAD_GRACE: Duration = Duration::from_secs(2);
 /// Pause between two looks at whether the journal has been read to its end.
 const REPLAY_POLL: Duration = Duration::from_millis(2);
 
@@ -308,13 +310,15 @@ pub struct Running {
     graph: Graph,
     store: Option<OpenStore>,
     pub ledger: Ledger,
-    replay: tokio::task::JoinHandle<()>,
+    /// Until it has been waited for.
+    replay: Option<tokio::task::JoinHandle<()>>,
     _journal_memory: Option<Lease>,
 }
 
 impl Running {
     /// Opens the store and the journal, starts the graph, then opens all doors at once.
-    pub async fn start(plan: ServerPlan, data_dir: &DataDir) -> Result<Self> {
+    /// Sockets that `listeners` holds are used again.
+    pub async fn start(plan: ServerPlan, data_dir: &DataDir, listeners: &mut Listeners) -> Result<Self> {
         let started = Instant::now();
         let place = journal_place(&plan, data_dir);
         let store = open_store(&plan, &data_dir.path)?;
@@ -372,22 +376,27 @@ impl Running {
             ledger: ledger.clone(),
             runtime,
         };
-        let graph = Graph::start(parts).context("starting the pipelines")?;
-
-        let mut works = Vec::new();
-        for receiver in plan.receivers {
-            let mounted = mount_receiver(&receiver.name, receiver.settings, &graph, &mut doors)?;
-            shown.receivers.push((receiver.name, mounted.counters));
-            works.extend(mounted.work);
-        }
-        for extension in plan.extensions {
-            match extension.settings {
-                ExtensionSettings::Query(query) => query.mount(&extension.name, &shown, &mut doors)?,
-                ExtensionSettings::HealthCheck(health) => health.mount(&extension.name, &shown, &mut doors)?,
-                ExtensionSettings::FileStorage(_) => {}
+        let again = shown.journal.clone();
+        let graph = match Graph::start(parts) {
+            Ok(graph) => graph,
+            Err(error) => {
+                // Its readers end by themselves; the directory is to be free before that.
+                if let Some(journal) = again {
+                    tokio::task::spawn_blocking(move || journal.close()).await?;
+                }
+                return Err(error).context("starting the pipelines");
             }
-        }
-        let doors = doors.open().await?;
+        };
+        let opened = open_doors((plan.receivers, plan.extensions), &graph, &mut shown, doors, listeners).await;
+        let (doors, works) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                // Whoever starts next finds journal and store free.
+                graph.drain(Duration::ZERO).await;
+                close_store(store).await?;
+                return Err(error);
+            }
+        };
         let (stop_works, stop) = watch::channel(false);
         let mut running_works = JoinSet::new();
         for work in works {
@@ -401,28 +410,50 @@ impl Running {
             graph,
             store,
             ledger,
-            replay,
+            replay: Some(replay),
             _journal_memory: journal_memory,
         })
     }
 
     /// Resolves when everything that the journal held at the start answers queries.
     pub async fn ready(&mut self) {
-        if let Err(error) = (&mut self.replay).await {
+        if let Some(replay) = &mut self.replay
+            && let Err(error) = replay.await
+        {
             tracing::error!("waiting for the replay broke: {error}");
         }
+        self.replay = None;
+    }
+
+    /// Whether [`Running::ready`] has resolved.
+    pub fn is_ready(&self) -> bool {
+        self.replay.is_none()
     }
 
     /// Stops in the order of the flow: doors, pipelines, store.
-    pub async fn stop(mut self) -> Result<()> {
-        self.replay.abort();
+    pub async fn stop(self) -> Result<()> {
+        self.end(false, DRAIN_GRACE).await.map(drop)
+    }
+
+    /// Stops as well, but keeps the sockets listening for whoever starts next, and does not wait long for backends: what they have not taken comes again.
+    pub async fn make_way(self) -> Result<Listeners> {
+        self.end(true, RELOAD_GRACE).await
+    }
+
+    async fn end(mut self, keeps: bool, drain_grace: Duration) -> Result<Listeners> {
+        if let Some(replay) = self.replay {
+            replay.abort();
+        }
         // It fails only if no receiver is left that would hear it.
         let _ = self.stop_works.send(true);
         let ended = async { while self.works.join_next().await.is_some() {} };
-        let (served, ended) = tokio::join!(
-            self.doors.shutdown(DOORS_GRACE),
-            tokio::time::timeout(DOORS_GRACE, ended)
-        );
+        let doors = async {
+            match keeps {
+                true => self.doors.shutdown_keeping(DOORS_GRACE).await,
+                false => (self.doors.shutdown(DOORS_GRACE).await, Listeners::default()),
+            }
+        };
+        let ((served, listeners), ended) = tokio::join!(doors, tokio::time::timeout(DOORS_GRACE, ended));
         if ended.is_err() {
             tracing::warn!(
                 "a receiver was still at work after {DOORS_GRACE:?}; it goes on from there after the next start"
@@ -432,18 +463,47 @@ impl Running {
         if !served {
             tracing::warn!("requests were still in flight after {DOORS_GRACE:?}; their senders will try again");
         }
-        if self.graph.drain(DRAIN_GRACE).await == Drained::Abandoned {
+        if self.graph.drain(drain_grace).await == Drained::Abandoned {
             tracing::warn!(
-                "not everything was delivered within {DRAIN_GRACE:?}; the journal keeps it for the next start"
+                "not everything was delivered within {drain_grace:?}; the journal keeps it for the next start"
             );
         }
-        if let Some(store) = self.store {
-            tokio::task::spawn_blocking(move || store.writer.close())
-                .await?
-                .context("closing the store")?;
-        }
-        Ok(())
+        close_store(self.store).await?;
+        Ok(listeners)
     }
+}
+
+/// Mounts what listens and opens all doors at once; what receivers do by themselves is returned.
+async fn open_doors(
+    (receivers, extensions): (Vec<Planned<ReceiverSettings>>, Vec<Planned<ExtensionSettings>>),
+    graph: &Graph,
+    shown: &mut Shown,
+    mut doors: Doors,
+    listeners: &mut Listeners,
+) -> Result<(net::Open, Vec<receivers::Work>)> {
+    let mut works = Vec::new();
+    for receiver in receivers {
+        let mounted = mount_receiver(&receiver.name, receiver.settings, graph, &mut doors)?;
+        shown.receivers.push((receiver.name, mounted.counters));
+        works.extend(mounted.work);
+    }
+    for extension in extensions {
+        match extension.settings {
+            ExtensionSettings::Query(query) => query.mount(&extension.name, shown, &mut doors)?,
+            ExtensionSettings::HealthCheck(health) => health.mount(&extension.name, shown, &mut doors)?,
+            ExtensionSettings::FileStorage(_) => {}
+        }
+    }
+    Ok((doors.open_with(listeners).await?, works))
+}
+
+async fn close_store(store: Option<OpenStore>) -> Result<()> {
+    if let Some(store) = store {
+        tokio::task::spawn_blocking(move || store.writer.close())
+            .await?
+            .context("closing the store")?;
+    }
+    Ok(())
 }
 
 fn open_store(plan: &ServerPlan, data_dir: &Path) -> Result<Option<OpenStore>> {

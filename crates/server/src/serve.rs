@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
+use net::Listeners;
 use pipeline::Ledger;
-use pipeline::config::Source;
+use pipeline::config::{Config, Source};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::assemble::{self, DataDir, Running, ServerPlan};
+use crate::check;
 use crate::config::Files;
 
 const DATA_DIR: &str = "trackline-data";
@@ -19,6 +21,10 @@ const OTLP_GRPC: &str = "127.0.0.1:4317";
 const OTLP_HTTP: &str = "127.0.0.1:4318";
 const UI: &str = "127.0.0.1:16686";
 const HEALTH: &str = "127.0.0.1:13133";
+/// How often the old configuration is started again after a new one failed, and the pause in between: threads of what failed may hold a directory's lock for
+/// a moment.
+const RETURN_ATTEMPTS: usize = 20;
+const RETURN_PAUSE: Duration = Duration::from_millis(100);
 
 /// Run the server alone: OTLP in, everything kept, APIs and UI out.
 #[derive(Debug, Clone, clap::Args)]
@@ -225,7 +231,7 @@ impl Args {
         }
     }
 
-    fn plan(&self) -> Result<(pipeline::config::Config, ServerPlan)> {
+    fn plan(&self) -> Result<(Config, ServerPlan)> {
         let config = self.files.load(self.overlays())?;
         let plan = assemble::plan(&config).map_err(|problems| anyhow::anyhow!("{problems}"))?;
         Ok((config, plan))
@@ -281,17 +287,8 @@ fn accepted(ledger: &Ledger) -> (u64, u64) {
 
 /// Starts everything and waits until answers are complete.
 pub async fn start(args: &Args) -> Result<Server> {
-    start_planned(args, args.plan()?.1).await
-}
-
-async fn start_planned(args: &Args, plan: ServerPlan) -> Result<Server> {
     let begun = Instant::now();
-    for warning in plan.warnings.told() {
-        tracing::warn!("{warning}");
-    }
-    let mut running = Running::start(plan, &args.place())
-        .await
-        .map_err(|error| args.with_way_out(error))?;
+    let mut running = start_planned(args, args.plan()?.1, &mut Listeners::default()).await?;
     running.ready().await;
     Ok(Server {
         running,
@@ -301,18 +298,82 @@ async fn start_planned(args: &Args, plan: ServerPlan) -> Result<Server> {
     })
 }
 
+async fn start_planned(args: &Args, plan: ServerPlan, listeners: &mut Listeners) -> Result<Running> {
+    for warning in plan.warnings.told() {
+        tracing::warn!("{warning}");
+    }
+    Running::start(plan, &args.place(), listeners)
+        .await
+        .map_err(|error| args.with_way_out(error))
+}
+
 /// `trackline serve`.
 pub fn run(args: Args) -> Result<()> {
-    let (_, plan) = args.plan()?;
+    let (mut config, plan) = args.plan()?;
     log_to_stderr_from(plan.telemetry.logs.level.map_or("info", |level| level.as_str()));
     runtime()?.block_on(async {
-        let stop = stop_signal();
-        let server = start_planned(&args, plan).await?;
-        tracing::info!("ready after {} ms", server.ready_after.as_millis());
-        stop.await;
+        let mut stop = std::pin::pin!(stop_signal());
+        let mut hangup = signal(SignalKind::hangup()).context("listening for SIGHUP")?;
+        let mut begun = Instant::now();
+        let mut running = start_planned(&args, plan, &mut Listeners::default()).await?;
+        loop {
+            tokio::select! {
+                () = &mut stop => break,
+                () = running.ready(), if !running.is_ready() => {
+                    tracing::info!("ready after {} ms", begun.elapsed().as_millis());
+                }
+                Some(()) = hangup.recv() => {
+                    begun = Instant::now();
+                    (running, config) = reload(&args, running, config).await?;
+                }
+            }
+        }
         tracing::info!("stopping");
-        server.stop().await
+        running.stop().await
     })
+}
+
+/// Reads the configuration again and, if nothing is wrong with it, runs it instead, on the sockets that are open. What cannot run changes nothing.
+async fn reload(args: &Args, running: Running, config: Config) -> Result<(Running, Config)> {
+    let refused =
+        |why: &dyn std::fmt::Display| tracing::error!("the new configuration is refused, the old one stays:\n{why}");
+    let checked = args.plan().and_then(|(new, plan)| {
+        let mistakes = check::check_doors(plan, &new).mistakes;
+        ensure!(mistakes.is_empty(), "{}", new.problems(mistakes));
+        let plan = assemble::plan(&new).map_err(|problems| anyhow!("{problems}"))?;
+        Ok((new, plan))
+    });
+    let (new, plan) = match checked {
+        Ok(checked) => checked,
+        Err(error) => {
+            refused(&error);
+            return Ok((running, config));
+        }
+    };
+    if new.says_the_same(&config) {
+        tracing::info!("the configuration has not changed");
+        return Ok((running, config));
+    }
+    let mut listeners = running.make_way().await?;
+    match start_planned(args, plan, &mut listeners).await {
+        Ok(running) => {
+            tracing::info!("the new configuration runs");
+            Ok((running, new))
+        }
+        Err(error) => {
+            refused(&error);
+            let mut last = error;
+            for _ in 0..RETURN_ATTEMPTS {
+                let plan = assemble::plan(&config).map_err(|problems| anyhow!("{problems}"))?;
+                match start_planned(args, plan, &mut listeners).await {
+                    Ok(running) => return Ok((running, config)),
+                    Err(error) => last = error,
+                }
+                tokio::time::sleep(RETURN_PAUSE).await;
+            }
+            Err(last)
+        }
+    }
 }
 
 /// `trackline config`.

@@ -270,6 +270,11 @@ impl Config {
         Problems::new(self.sources.clone(), list)
     }
 
+    /// Whether it means the same, however it is written.
+    pub fn says_the_same(&self, other: &Config) -> bool {
+        self.root.says_the_same(&other.root)
+    }
+
     /// What is not wrong but probably not meant: what the document shows, and what components said when their settings were read.
     pub fn warnings(&self) -> Vec<Problem> {
         let mut warnings = self.warnings.clone();

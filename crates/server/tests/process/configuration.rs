@@ -5,6 +5,9 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
+use crate::kill::spans;
+use crate::running::{Ports, get, post};
+
 fn trackline(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_trackline"))
         .args(arguments)
@@ -148,4 +151,68 @@ fn a_variable_that_the_owners_second_file_needs_is_named_with_its_line() {
         "{out}"
     );
     assert!(!out.contains("glc_"), "{out}");
+}
+
+/// Where the working directory cannot be written, a collector runs all the same; where the place was asked for, it does not.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_collector_needs_no_disk_unless_one_was_asked_for() {
+    // Nobody can make a directory there, whoever the tests run as.
+    const READ_ONLY: &str = "/sys";
+    let directory = tempfile::tempdir().expect("a directory");
+    let ports = Ports::free();
+    let yaml = format!(
+        "receivers: {{ otlp: {{ protocols: {{ http: {{ endpoint: \"127.0.0.1:{}\" }} }} }} }}\n\
+         exporters: {{ file: {{ path: {}/sink.jsonl }} }}\n\
+         extensions: {{ health_check: {{ endpoint: \"127.0.0.1:{}\" }}, file_storage: {{ directory: {READ_ONLY}/storage }} }}\n\
+         service: {{ extensions: [health_check], pipelines: {{ traces: {{ receivers: [otlp], exporters: [file] }} }} }}\n",
+        ports.http,
+        directory.path().display(),
+        ports.health
+    );
+    let file = written(directory.path(), "collector.yaml", &yaml);
+    let start = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trackline"));
+        command
+            .arg("collect")
+            .args(["--config", &file])
+            .args(more)
+            .current_dir(READ_ONLY);
+        command
+    };
+    for asked in [
+        &["--data-dir", "data"][..],
+        &["--set", "service.journal.directory=/sys/journal"],
+        &["--set", "service.extensions=[health_check, file_storage]"],
+    ] {
+        let ended = start(asked).output().expect("the binary starts");
+        let said = text(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(1), "{asked:?} {said}");
+        assert!(said.contains("cannot be written"), "{asked:?} {said}");
+    }
+    let mut child = Ended(start(&[]).spawn().expect("the binary starts"));
+    let health = loop {
+        if let Some((200, body)) = get(ports.health, "/") {
+            break text(&body);
+        }
+        assert!(child.0.try_wait().expect("ours").is_none(), "it ended");
+        std::thread::yield_now();
+    };
+    assert!(health.contains("\"journal\":\"none: "), "{health}");
+    assert_eq!(post(ports.http, "/v1/traces", &spans(1)), Some(200));
+    let sink = std::fs::read_to_string(directory.path().join("sink.jsonl")).expect("the sink is there");
+    assert!(
+        sink.contains("step 1"),
+        "an answer without a journal is the exporter's: {sink}"
+    );
+}
+
+/// Ends a process with the test.
+struct Ended(std::process::Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

@@ -17,7 +17,7 @@ use prost::Message;
 
 const KILLS: usize = 4;
 const SENDERS: usize = 4;
-const SPANS_A_REQUEST: u64 = 5;
+pub const SPANS_A_REQUEST: u64 = 5;
 const LOGS_A_REQUEST: u64 = 3;
 /// Acknowledgements that a round waits for before its kill, so that each kill falls into load.
 const ACKS_A_ROUND: usize = 60;

@@ -5,4 +5,5 @@ mod command_line;
 mod configuration;
 mod expired;
 mod kill;
+mod reload;
 mod running;

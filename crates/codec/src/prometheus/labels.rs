@@ -58,6 +58,11 @@ pub struct Labels {
     sorted: Vec<Label>,
     point: Vec<Label>,
     merged: Vec<Label>,
+    /// The keys of the last point, and where their labels are in `merged`. They hold until resource or scope change.
+    keys: Vec<(Range<usize>, usize)>,
+    has_keys: bool,
+    /// Where the keys' text ends and the values' begins.
+    values_at: usize,
     has_job: bool,
 }
 
@@ -166,6 +171,7 @@ impl Labels {
     }
 
     fn sort_base(&mut self) {
+        self.has_keys = false;
         self.point_at = self.text.len();
         self.sorted.clone_from(&self.base);
         self.sorted = merge_equal(&mut self.text, std::mem::take(&mut self.sorted));
@@ -174,42 +180,74 @@ impl Labels {
 
     /// The labels of a point, until the next call.
     pub fn point(&mut self, attributes: &Attributes<'_>) -> Pairs<'_> {
-        self.text.truncate(self.point_at);
-        self.point.clear();
-        for pair in attributes.iter() {
-            let label = attribute(
-                &mut self.text,
-                self.options.strategy,
-                Layer::Point,
-                pair.key,
-                &pair.value,
-            );
-            self.point.push(label);
-        }
-        self.merged.clear();
-        let (text, merged) = (&self.text, &mut self.merged);
-        sort(text, &mut self.point);
-        let mut base = self.sorted.iter().peekable();
-        let mut point = self.point.iter().peekable();
-        let mut collides = false;
-        loop {
-            let next = match (base.peek(), point.peek()) {
-                (Some(a), Some(b)) if text[a.name.clone()] <= text[b.name.clone()] => base.next(),
-                (_, Some(_)) => point.next(),
-                (_, None) => base.next(),
-            };
-            let Some(next) = next else { break };
-            collides |= merged
-                .last()
-                .is_some_and(|last| text[last.name.clone()] == text[next.name.clone()]);
-            merged.push(next.clone());
-        }
-        if collides {
-            self.merged = merge_equal(&mut self.text, std::mem::take(&mut self.merged));
+        if !self.same_keys(attributes) {
+            self.other_keys(attributes);
         }
         Pairs {
             text: &self.text,
             labels: &self.merged,
+        }
+    }
+
+    /// Points of one metric, and of most, have the same keys in the same order: only the values are new then. `false` if these are others.
+    fn same_keys(&mut self, attributes: &Attributes<'_>) -> bool {
+        if !self.has_keys {
+            return false;
+        }
+        self.text.truncate(self.values_at);
+        let mut keys = self.keys.iter();
+        for pair in attributes.iter() {
+            let Some((_, slot)) = keys.next().filter(|(key, _)| self.text[key.clone()] == *pair.key) else {
+                return false;
+            };
+            let start = self.text.len();
+            write_value(&mut self.text, &pair.value);
+            self.merged[*slot].value = start..self.text.len();
+        }
+        keys.next().is_none()
+    }
+
+    fn other_keys(&mut self, attributes: &Attributes<'_>) {
+        self.text.truncate(self.point_at);
+        self.point.clear();
+        self.keys.clear();
+        for pair in attributes.iter() {
+            let start = self.text.len();
+            self.text.push_str(pair.key);
+            let key = start..self.text.len();
+            naming::label(&mut self.text, self.options.strategy, pair.key);
+            let name = key.end..self.text.len();
+            self.keys.push((key.clone(), 0));
+            self.point.push(Label {
+                layer: Layer::Point,
+                key,
+                name,
+                value: 0..0,
+            });
+        }
+        self.values_at = self.text.len();
+        for (label, pair) in self.point.iter_mut().zip(attributes.iter()) {
+            let start = self.text.len();
+            write_value(&mut self.text, &pair.value);
+            label.value = start..self.text.len();
+        }
+        self.merged.clear();
+        let (text, merged) = (&self.text, &mut self.merged);
+        merged.extend(self.sorted.iter().chain(&self.point).cloned());
+        sort(text, merged);
+        let collides = merged
+            .windows(2)
+            .any(|two| text[two[0].name.clone()] == text[two[1].name.clone()]);
+        if collides {
+            self.merged = merge_equal(&mut self.text, std::mem::take(&mut self.merged));
+        }
+        self.has_keys = !collides;
+        for (slot, label) in self.merged.iter().enumerate().filter(|_| !collides) {
+            if label.layer == Layer::Point
+                && let Ok(at) = self.keys.binary_search_by_key(&label.key.start, |(key, _)| key.start)
+            {
+                self.keys[at].1 = slot;
+            }
         }
     }
 
@@ -262,6 +300,7 @@ impl Labels {
         if !self.has_job || !resource.attributes.iter().any(|pair| !SERVICE.contains(&pair.key)) {
             return None;
         }
+        self.has_keys = false;
         self.text.truncate(self.point_at);
         self.merged.clear();
         for pair in resource.attributes.iter().filter(|pair| !SERVICE.contains(&pair.key)) {

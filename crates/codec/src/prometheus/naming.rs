@@ -246,14 +246,18 @@ pub fn label(out: &mut String, strategy: Strategy, key: &str) {
         return;
     }
     let start = out.len();
-    let mut last = 0;
-    for byte in key.bytes() {
-        // The bytes of a character beyond ASCII are one stretch, and a stretch is one underscore.
-        let byte = if byte.is_ascii_alphanumeric() { byte } else { b'_' };
-        if byte != b'_' || last != b'_' {
-            out.push(char::from(byte));
+    // The bytes of a character beyond ASCII are one stretch, and a stretch is one underscore.
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric();
+    let mut rest = key;
+    while !rest.is_empty() {
+        let plain = rest.bytes().position(|byte| !is_plain(&byte)).unwrap_or(rest.len());
+        out.push_str(&rest[..plain]);
+        rest = &rest[plain..];
+        if !rest.is_empty() {
+            out.push('_');
+            let other = rest.bytes().position(|byte| is_plain(&byte)).unwrap_or(rest.len());
+            rest = &rest[other..];
         }
-        last = byte;
     }
     match out[start..].chars().next() {
         Some(first) if first.is_ascii_digit() => out.insert_str(start, "key_"),

@@ -11,6 +11,11 @@ use model::wire;
 use super::Version;
 use crate::prometheus::Kind;
 
+/// The tags of `TimeSeries.labels`, `Label.name` and `Label.value`.
+const LABEL: u8 = 1 << 3 | wire::BYTES;
+const LABEL_NAME: u8 = 1 << 3 | wire::BYTES;
+const LABEL_VALUE: u8 = 2 << 3 | wire::BYTES;
+
 /// No element: the end of a chain.
 const NONE: u32 = u32::MAX;
 
@@ -165,15 +170,21 @@ impl SeriesSet {
     pub fn put_label(&mut self, out: &mut Vec<u8>, name: &str, value: &str) {
         match self.version {
             Version::V1 => {
-                let length = 2
-                    + wire::varint_len(name.len() as u64)
-                    + name.len()
-                    + wire::varint_len(value.len() as u64)
-                    + value.len();
-                wire::put_tag(out, 1, wire::BYTES);
-                wire::put_varint(out, length as u64);
-                wire::put_bytes(out, 1, name.as_bytes());
-                wire::put_bytes(out, 2, value.as_bytes());
+                let length = |text: &str| 1 + wire::varint_len(text.len() as u64) + text.len();
+                let whole = length(name) + length(value);
+                if whole < 128 {
+                    // All lengths are one byte, as they nearly always are.
+                    out.reserve(2 + whole);
+                    out.extend_from_slice(&[LABEL, whole as u8, LABEL_NAME, name.len() as u8]);
+                    out.extend_from_slice(name.as_bytes());
+                    out.extend_from_slice(&[LABEL_VALUE, value.len() as u8]);
+                    out.extend_from_slice(value.as_bytes());
+                } else {
+                    wire::put_tag(out, 1, wire::BYTES);
+                    wire::put_varint(out, whole as u64);
+                    wire::put_bytes(out, 1, name.as_bytes());
+                    wire::put_bytes(out, 2, value.as_bytes());
+                }
             }
             Version::V2 => {
                 wire::put_varint(out, u64::from(self.symbols.intern(name)));

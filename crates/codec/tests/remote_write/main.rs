@@ -678,6 +678,31 @@ proptest! {
         prop_assert!(whole.iter().all(|it| *it == whole[0]), "{whole:?}");
     }
 
+    /// What a point's neighbours have for attributes makes no difference to it.
+    #[test]
+    fn each_point_is_its_own(
+        points in proptest::collection::vec(proptest::collection::vec((prop_oneof!["[a-c]", "[a-c._]{1,2}", "job|env|host_name"], "[x-z]{0,2}"), 0..4), 1..6),
+        resource_attributes: bool,
+    ) {
+        let labels = labels::Options {
+            external: vec![("env".into(), "e".into()), ("b".into(), "e".into())],
+            resource_attributes,
+            ..labels::Options::default()
+        };
+        let options = Options { labels, ..Options::default() };
+        let metric = |at: usize, attributes: &[(String, String)]| {
+            let attributes: Vec<(&str, &str)> = attributes.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+            gauge(&format!("m{at}"), "", vec![number(at as f64, &attributes)])
+        };
+        let of = |metrics| request(&[("service.name", "s"), ("host.name", "h"), ("c", "r")], metrics);
+        let canonical = |request: ExportMetricsServiceRequest| model::canonical::canonicalize(model::Signal::Metrics, request.encode_to_vec().into());
+        let all: Vec<Metric> = points.iter().enumerate().map(|(at, attributes)| metric(at, attributes)).collect();
+        let encode = |metrics: Vec<Metric>| canonical(of(metrics)).map(|it| lines(Version::V1, &Encoder::new(options.clone()).encode(&it.payload)));
+        let Ok(together) = encode(all.clone()) else { return Ok(()) };
+        let alone: Vec<String> = all.into_iter().flat_map(|metric| encode(vec![metric]).unwrap_or_default()).collect();
+        prop_assert_eq!(together, alone);
+    }
+
     /// Bytes that are no protobuf are read as far as they are.
     #[test]
     fn any_bytes(bytes: Vec<u8>) {

@@ -1,5 +1,6 @@
 //! The binary `trackline`: which command does what.
 
+mod allocator;
 mod api;
 mod assemble;
 mod check;
@@ -15,9 +16,6 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// One binary for telemetry: receive it, keep it, and tell the whole story of a request.
 ///
@@ -61,6 +59,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    allocator::give_back_soon();
     let arguments = Arguments::parse();
     match arguments.command {
         None => ending(serve::run(serve::Args::of(arguments.files))),

@@ -25,7 +25,7 @@ use crate::{Dataset, Day};
 /// Rows of keys that each input holds.
 const KEY_ROWS: usize = 16 * 1024;
 /// Bytes of a row group before encoding; rows of large texts make smaller groups.
-const GROUP_BYTES: u64 = 64 << 20;
+const GROUP_BYTES: u64 = 24 << 20;
 /// An entry of the trace index while it is collected, and as it is written: a fingerprint, a row and a count of 4 bytes each, and some 8 packed.
 const INDEX_ENTRY_BYTES: u64 = 20;
 /// The fewest rows of a group, however large they are.

@@ -8,11 +8,11 @@ use crate::disk::{Disk, RealDisk};
 /// Rows of one dataset held in memory before they become a part: about 6 MB on disk, replayed in well under a second.
 pub const FLUSH_ROWS: u64 = 128 * 1024;
 /// Memory of one dataset's rows before they become a part.
-pub const FLUSH_BYTES: u64 = 64 << 20;
+pub const FLUSH_BYTES: u64 = 32 << 20;
 /// How long the oldest row may wait in memory: bounds what a crash has to replay when little arrives.
 pub const FLUSH_AFTER: Duration = Duration::from_secs(60);
 /// Memory of all chunks, those being flushed included; at this bound `append` waits, then refuses.
-pub const MEMORY_BYTES: u64 = 150 << 20;
+pub const MEMORY_BYTES: u64 = 112 << 20;
 /// Memory of a merge: the keys of its inputs, the index of its output and a row group of its largest column. Inputs that would need more are merged
 /// fewer at a time.
 pub const MERGE_BYTES: u64 = 96 << 20;

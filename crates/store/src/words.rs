@@ -30,8 +30,9 @@ const BITS_PER_KEY: usize = 4;
 const MAX_KEYS: usize = 1 << 21;
 /// Texts of a group that are worth a filter: reading fewer takes less than a millisecond.
 const MIN_TEXT_BYTES: usize = 256 * 1024;
-/// Bytes of text a row, on average, up to which a group gets a filter: looking at JSON lines of 800 bytes costs a quarter of their merge.
-const ROW_BYTES: usize = 512;
+/// Bytes of text a row, on average, up to which a group gets a filter. JSON lines of 800 bytes pay a quarter of their merge for it, about a
+/// twelfth of their way in, so that an id in them is found without reading every line.
+const ROW_BYTES: usize = 1024;
 /// Keys remembered to leave out most repetitions: they fit the first cache.
 const RECENT_KEYS: usize = 4096;
 /// Nothing is remembered: no key belongs where it stands.

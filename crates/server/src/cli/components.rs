@@ -173,7 +173,10 @@ fn page(listed: &Listed, terminal: &Terminal) -> String {
         text += &format!("also written {}\n", listed.also.join(", "));
     }
     text += &format!("signals: {}, stability: {}\n", signals(listed), stability(listed.name));
-    text += &format!("\n{}\n\n{}\n\n", described.about, described.sample);
+    text += &format!("\n{}\n\n", described.about);
+    if !described.sample.is_empty() {
+        text += &format!("{}\n\n", described.sample);
+    }
     for key in &described.keys {
         let need = if key.required { ", required" } else { "" };
         text += &format!(

@@ -1,6 +1,6 @@
-//! The commands about configurations, and the owner's files as they are.
+//! The commands about configurations, and what a collector needs of its surroundings.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
@@ -110,47 +110,6 @@ fn components_lists_what_there_is() {
     assert_eq!(json[0]["name"], "otlp");
     assert!(json[0]["keys"].as_array().is_some_and(|keys| keys.len() > 5));
     assert_eq!(trackline(&["components", "bacth"]).status.code(), Some(1));
-}
-
-/// A file of the owner, beside the project; none where only the project was checked out.
-fn owners(name: &str) -> Option<String> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("../../../shared/fixtures")
-        .join(name);
-    // In a worktree the project lies one folder deeper.
-    let deeper = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("../../../../shared/fixtures")
-        .join(name);
-    let found = [path, deeper].into_iter().find(|path| path.exists());
-    if found.is_none() {
-        eprintln!("SKIPPED: {name} is not beside the project in ../shared/fixtures");
-    }
-    found.map(|path| path.to_str().expect("a plain path").to_owned())
-}
-
-#[test]
-fn a_variable_that_the_owners_second_file_needs_is_named_with_its_line() {
-    let (Some(file), Some(variables)) = (owners("collector-with-tempo.yml"), owners("env.monitoring")) else {
-        return;
-    };
-    let said = Command::new(env!("CARGO_BIN_EXE_trackline"))
-        .args(["validate", "--config", &file, "--env-file", &variables])
-        .env_remove("GRAFANA_CLOUD_TEMPO_URL")
-        .output()
-        .expect("the binary starts");
-    let out = text(&said.stdout);
-    let line = std::fs::read_to_string(&file).expect("reads");
-    let line = 1 + line
-        .lines()
-        .position(|line| line.contains("${GRAFANA_CLOUD_TEMPO_URL}"))
-        .expect("is there");
-    assert_eq!(said.status.code(), Some(1), "{out}");
-    assert!(out.contains(&format!("{file}:{line}:15: endpoint")), "{out}");
-    assert!(
-        out.contains("the environment variable GRAFANA_CLOUD_TEMPO_URL is not set"),
-        "{out}"
-    );
-    assert!(!out.contains("glc_"), "{out}");
 }
 
 /// Where the working directory cannot be written, a collector runs all the same; where the place was asked for, it does not.

@@ -5,5 +5,6 @@ mod command_line;
 mod configuration;
 mod expired;
 mod kill;
+mod owners;
 mod reload;
 mod running;

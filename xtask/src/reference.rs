@@ -54,9 +54,23 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
         ],
     ),
     (
+        "Processor `attributes`",
+        "Config",
+        &[
+            "crates/pipeline/src/processors/attributes.rs",
+            ACTIONS,
+            MATCHING,
+        ],
+    ),
+    (
         "Processor `batch`",
         "Config",
         &["crates/pipeline/src/processors/batch.rs"],
+    ),
+    (
+        "Processor `filter`",
+        "Config",
+        &["crates/pipeline/src/processors/filter.rs", OTTL, ACTIONS, MATCHING],
     ),
     (
         "Processor `memory_limiter`",
@@ -74,7 +88,12 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
     (
         "Processor `resource`",
         "Config",
-        &["crates/pipeline/src/processors/resource.rs"],
+        &["crates/pipeline/src/processors/resource.rs", ACTIONS],
+    ),
+    (
+        "Processor `transform`",
+        "Config",
+        &["crates/pipeline/src/processors/transform.rs", OTTL],
     ),
     ("Exporter `store`", "Config", &["crates/exporters/src/store.rs"]),
     (
@@ -124,6 +143,9 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
     ),
 ];
 const PROMETHEUS: &str = "crates/exporters/src/prometheus/mod.rs";
+const ACTIONS: &str = "crates/pipeline/src/processors/actions.rs";
+const MATCHING: &str = "crates/pipeline/src/processors/matching.rs";
+const OTTL: &str = "crates/pipeline/src/ottl/group.rs";
 const SENDER: &str = "crates/exporters/src/sender.rs";
 const REQUEST: &str = "crates/exporters/src/request.rs";
 const SENDING: &str = "crates/pipeline/src/sending.rs";

@@ -20,6 +20,7 @@ pub mod intake;
 mod keeping;
 pub mod ledger;
 mod line;
+pub mod ottl;
 pub mod plan;
 pub mod processors;
 mod reader;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use model::Signal;
 use pipeline::config::{Config, Problems, Section, Source};
 use pipeline::plan::{Kind, Removed, Tables, plan};
-use pipeline::processors::{batch, memory_limiter, resource};
+use pipeline::processors::{attributes, batch, filter, memory_limiter, resource, transform};
 use pipeline::sending::{Queue, Retry};
 use serde::Deserialize;
 
@@ -95,6 +95,24 @@ const TABLES: Tables<'_, (), (), ()> = Tables {
             also: &[],
             signals: &[],
             parse: resource::parse,
+        },
+        Kind {
+            name: "filter",
+            also: &[],
+            signals: &[],
+            parse: filter::parse,
+        },
+        Kind {
+            name: "transform",
+            also: &[],
+            signals: &[],
+            parse: transform::parse,
+        },
+        Kind {
+            name: "attributes",
+            also: &[],
+            signals: &[],
+            parse: attributes::parse,
         },
         Kind {
             name: "batch",

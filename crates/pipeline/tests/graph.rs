@@ -12,11 +12,13 @@ use journal::{Journal, RealDisk, Settings};
 use model::{Batch, Encoding, Meta, Signal};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+use pipeline::config::{Config, Source};
 use pipeline::graph::{Drained, ExporterPart, Parts, PipelinePart};
-use pipeline::processors::Take;
+use pipeline::processors::{Step, Take, filter};
 use pipeline::sending::{Queue, Retry, Sending};
 use pipeline::{
-    BoxFuture, Budget, Exporter, Graph, Intake, JournalId, KeepError, Keeper, Ledger, OnKept, Outcome, Reason, Sink,
+    BoxFuture, Budget, Exporter, Graph, Intake, JournalId, KeepError, Keeper, Ledger, OnKept, Outcome, Processor,
+    Reason, Sink,
 };
 use prost::Message;
 use tokio::runtime::Handle;
@@ -237,6 +239,10 @@ struct Setup {
 }
 
 fn start(setup: Setup) -> (Graph, Intake, Ledger) {
+    start_with(setup, Vec::new())
+}
+
+fn start_with(setup: Setup, in_request: Vec<Arc<dyn Processor>>) -> (Graph, Intake, Ledger) {
     let ledger = Ledger::new();
     let exporters = setup
         .exporters
@@ -251,7 +257,7 @@ fn start(setup: Setup) -> (Graph, Intake, Ledger) {
         name: "traces".into(),
         signal: Signal::Traces,
         receivers: vec!["otlp".into()],
-        in_request: Vec::new(),
+        in_request,
         take: setup.take,
         exporters,
     };
@@ -322,6 +328,33 @@ async fn what_is_acknowledged_arrives_everywhere_and_the_books_balance() {
             .all(|reader| reader.delivered == 1500 && reader.pending == 0),
         "{counts:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_filtered_is_acknowledged_and_is_in_the_books() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let backend = Arc::new(Backend::default());
+    // Spans 1 to 9 have ids that end in 2 to 10.
+    let text = r#"processors: { filter: { traces: { span: ['span_id < SpanID(0x000000000000000b)'] } } }"#;
+    let config = Config::load(vec![Source::new("test.yaml", text)], &|_| None).expect("loads");
+    let Ok(Step::InRequest(filter)) = filter::parse(&config.section(&config.processors[0])) else {
+        panic!("the settings are right");
+    };
+    let setup = Setup {
+        journal: Some(open(directory.path())),
+        take: Take::default(),
+        exporters: vec![("backend", Sink::Exporter(backend.clone()), quick())],
+    };
+    let (graph, intake, ledger) = start_with(setup, vec![filter]);
+    push_all(&intake, [spans(0..15), spans(0..5), spans(20..25)]).await;
+    assert_eq!(graph.drain(GRACE).await, Drained::Settled);
+    assert_eq!(backend.taken(), (10..15).chain(20..25).collect::<Vec<u64>>());
+    ledger.balance().expect("balanced");
+    let counts = ledger.snapshot();
+    assert_eq!((counts.doors[0].acked, counts.readers[0].accepted), (25, 10));
+    let filtered = &counts.processors[0];
+    assert_eq!((filtered.incoming, filtered.outgoing), (25, 10));
+    assert_eq!(filtered.dropped.0, [(Reason::Filtered, 15)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -71,6 +71,18 @@ fn exporter(settings: Result<impl exporters::Settings + 'static, Problems>) -> R
 
 const PROCESSORS: &[Kind<Step>] = &[
     Kind {
+        name: "attributes",
+        also: &[],
+        signals: &[],
+        parse: processors::attributes::parse,
+    },
+    Kind {
+        name: "filter",
+        also: &[],
+        signals: &[],
+        parse: processors::filter::parse,
+    },
+    Kind {
         name: "memory_limiter",
         also: &[],
         signals: &[],
@@ -87,6 +99,12 @@ const PROCESSORS: &[Kind<Step>] = &[
         also: &[],
         signals: &[],
         parse: processors::redaction::parse,
+    },
+    Kind {
+        name: "transform",
+        also: &[],
+        signals: &[],
+        parse: processors::transform::parse,
     },
     Kind {
         name: "batch",

@@ -25,6 +25,8 @@ pub struct Owner<'a> {
     pub scope: &'a [u8],
     /// At `Level::Item`.
     pub item: &'a [u8],
+    /// At `Level::Item` of metrics: the metric that the data point is of.
+    pub metric: &'a [u8],
 }
 
 /// What shall change about one owner's attributes. Of several changes to a key, the last one counts.
@@ -72,6 +74,36 @@ impl Changes {
             pair: None,
             done: false,
         });
+    }
+
+    /// As [`Changes::set`], with a value that is already encoded as an `AnyValue`, which the caller vouches is canonical.
+    pub fn set_encoded(&mut self, key: &str, value: &[u8]) {
+        let start = self.bytes.len();
+        put_bytes(&mut self.bytes, 1, key.as_bytes());
+        let key = self.bytes.len() - key.len()..self.bytes.len();
+        put_bytes(&mut self.bytes, 2, value);
+        self.changes.push(Change {
+            key,
+            pair: Some(start..self.bytes.len()),
+            done: false,
+        });
+    }
+
+    /// What the last change to this key so far says: nothing, that it goes, or the encoded `AnyValue` that it gets.
+    pub fn get(&self, key: &str) -> Option<Option<&[u8]>> {
+        let change = |change: &&Change| &self.bytes[change.key.clone()] == key.as_bytes();
+        let change = self.changes.iter().rev().find(change)?;
+        Some(change.pair.clone().map(|pair| {
+            let value = Fields::new(&self.bytes[pair]).find(|(number, _)| *number == 2);
+            value.map_or(&[][..], |(_, value)| value.bytes())
+        }))
+    }
+
+    /// The keys that any change so far is about; several times, if several are.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.changes
+            .iter()
+            .map(|change| std::str::from_utf8(&self.bytes[change.key.clone()]).unwrap_or_default())
     }
 
     fn clear(&mut self) {
@@ -148,6 +180,7 @@ impl<'a> Pass<'a, '_> {
                 resource: raw,
                 scope: &[],
                 item: &[],
+                metric: &[],
             });
             change += self.leading_owner(group.body, resource, RESOURCE_ATTRIBUTES);
         } else {
@@ -170,11 +203,17 @@ impl<'a> Pass<'a, '_> {
                 resource,
                 scope: raw,
                 item: &[],
+                metric: &[],
             });
             change += self.leading_owner(group.body, scope, SCOPE_ATTRIBUTES);
         } else {
             let path = &path(self.signal)[2..];
-            change += self.items(group.body, path, 0, Around { resource, scope: raw });
+            let around = Around {
+                resource,
+                scope: raw,
+                metric: &[],
+            };
+            change += self.items(group.body, path, 0, around);
         }
         self.splices.close(open, change)
     }
@@ -194,10 +233,17 @@ impl<'a> Pass<'a, '_> {
                     resource: around.resource,
                     scope: around.scope,
                     item: element.body,
+                    metric: around.metric,
                 });
                 self.owner(element.body, number)
             } else {
-                self.items(element.body, inner, element.number, around)
+                // Outside in: the metric, then its data.
+                let metric = if around.metric.is_empty() {
+                    element.body
+                } else {
+                    around.metric
+                };
+                self.items(element.body, inner, element.number, Around { metric, ..around })
             };
             change += self.splices.close(open, inner_change);
         }
@@ -270,6 +316,7 @@ impl<'a> Pass<'a, '_> {
 struct Around<'a> {
     resource: &'a [u8],
     scope: &'a [u8],
+    metric: &'a [u8],
 }
 
 /// The resource or scope of a group: its field 1, which stands before any field 2.
@@ -292,7 +339,7 @@ impl Changes {
 }
 
 /// Writes the fields of an `AnyValue`.
-fn put_value(out: &mut Vec<u8>, value: AnyValue<'_>) {
+pub fn put_value(out: &mut Vec<u8>, value: AnyValue<'_>) {
     match value {
         AnyValue::Empty => {}
         AnyValue::Str(value) => put_bytes(out, 1, value.as_bytes()),
@@ -306,7 +353,13 @@ fn put_value(out: &mut Vec<u8>, value: AnyValue<'_>) {
         }
         AnyValue::Double(value) => wire::put_fixed64(out, 4, value.to_bits()),
         AnyValue::Array(values) => put_bytes(out, 5, values.stretch()),
-        AnyValue::KvList(pairs) => put_bytes(out, 6, pairs.stretch()),
+        // The attributes of an item as a value: there, their field may have another number and neighbours.
+        AnyValue::KvList(pairs) => {
+            put_tag(out, 6, wire::BYTES);
+            let open = wire::open_length(out, pairs.stretch().len());
+            pairs.raw().for_each(|pair| put_bytes(out, 1, pair));
+            wire::close_length(out, open);
+        }
         AnyValue::Bytes(value) => put_bytes(out, 7, value),
     }
 }

@@ -2,15 +2,19 @@
 //! of splices, applied in one copy. An edit that changes nothing returns the batch as it was, wire form included.
 
 pub mod attributes;
+pub mod inner;
 mod layout;
+pub mod message;
 pub mod scrub;
 pub mod select;
 mod splice;
 pub mod split;
+pub mod visit;
 
-pub use attributes::{Changes, Level, Owner, edit_attributes};
+pub use attributes::{Changes, Level, Owner, edit_attributes, put_value};
 pub use select::select;
 pub use split::split;
+pub use visit::{Fate, Visit, visit};
 
 use bytes::Bytes;
 

@@ -26,6 +26,13 @@ enum Insert {
         len: u32,
     },
     Length(u64),
+    /// Not yet, or never.
+    Nothing,
+}
+
+/// A place for a change to come.
+pub(super) struct Reserved {
+    index: usize,
 }
 
 /// An element that is being changed.
@@ -83,6 +90,63 @@ impl<'a> Splices<'a> {
         len as i64 - part.len() as i64
     }
 
+    /// Where what is written to the scratch next will start.
+    pub(super) fn mark(&self) -> usize {
+        self.scratch.len()
+    }
+
+    /// Where replacements are written, for [`Splices::replace_marked`].
+    pub(super) fn scratch(&mut self) -> &mut Vec<u8> {
+        &mut self.scratch
+    }
+
+    /// Replaces the body of an element by what the scratch has from `start` on. Returns the change in length.
+    pub(super) fn replace_marked(&mut self, element: Element<'a>, start: usize) -> i64 {
+        let len = self.scratch.len() - start;
+        let open = self.open(element);
+        self.splices.push(Splice {
+            at: self.offset(element.body),
+            remove: element.body.len() as u32,
+            insert: Insert::Bytes {
+                from: start as u32,
+                len: len as u32,
+            },
+        });
+        self.close(open, len as i64 - element.body.len() as i64)
+    }
+
+    /// Keeps a place for a change to `part` that is only known when what follows it has been seen.
+    pub(super) fn reserve(&mut self, part: &[u8]) -> Reserved {
+        let index = self.splices.len();
+        self.splices.push(Splice {
+            at: self.offset(part),
+            remove: 0,
+            insert: Insert::Nothing,
+        });
+        Reserved { index }
+    }
+
+    /// Makes the change that a place was kept for: `part` is what `reserve` was given. Returns the change in length.
+    pub(super) fn fill(&mut self, reserved: Reserved, part: &[u8], write: impl FnOnce(&mut Vec<u8>)) -> i64 {
+        let from = self.scratch.len();
+        write(&mut self.scratch);
+        let len = self.scratch.len() - from;
+        let splice = &mut self.splices[reserved.index];
+        splice.remove = part.len() as u32;
+        splice.insert = Insert::Bytes {
+            from: from as u32,
+            len: len as u32,
+        };
+        len as i64 - part.len() as i64
+    }
+
+    /// The place is not needed. If anything was changed behind it, an empty change stays there.
+    pub(super) fn give_up(&mut self, reserved: Reserved) {
+        if self.splices.len() == reserved.index + 1 {
+            self.splices.truncate(reserved.index);
+        }
+    }
+
     /// Starts changes inside an element.
     pub(super) fn open(&mut self, element: Element<'a>) -> Open {
         let old_len = element.body.len() as u64;
@@ -136,6 +200,7 @@ impl<'a> Splices<'a> {
                     out.extend_from_slice(&self.scratch[from as usize..(from + len) as usize]);
                 }
                 Insert::Length(len) => put_varint(&mut out, len),
+                Insert::Nothing => {}
             }
         }
         out.extend_from_slice(&self.source[copied..]);
@@ -148,6 +213,7 @@ impl Insert {
         match self {
             Insert::Bytes { len, .. } => *len as usize,
             Insert::Length(len) => varint_len(*len),
+            Insert::Nothing => 0,
         }
     }
 }

@@ -18,8 +18,8 @@ pub struct List<'a, T> {
 }
 
 impl<'a, T: View<'a>> List<'a, T> {
-    /// The elements with this field number in `stretch`, which starts and ends between fields.
-    pub(crate) fn new(stretch: &'a [u8], number: u32) -> Self {
+    /// The elements with this field number in `stretch`, which starts and ends between fields, such as a whole message.
+    pub fn new(stretch: &'a [u8], number: u32) -> Self {
         List {
             stretch,
             number,
@@ -48,8 +48,13 @@ impl<'a, T: View<'a>> List<'a, T> {
     }
 
     /// The encoded fields of the whole list.
-    pub(crate) fn stretch(&self) -> &'a [u8] {
+    pub fn stretch(&self) -> &'a [u8] {
         self.stretch
+    }
+
+    /// The number of the field that holds an element.
+    pub fn number(&self) -> u32 {
+        self.number
     }
 
     /// The bytes of each element.

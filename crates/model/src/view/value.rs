@@ -81,7 +81,13 @@ impl<'a> View<'a> for AnyValue<'a> {
 impl<'a> List<'a, KeyValue<'a>> {
     /// The value of a key; walks the list.
     pub fn get(&self, key: &str) -> Option<AnyValue<'a>> {
-        self.iter().find(|pair| pair.key == key).map(|pair| pair.value)
+        self.raw().find_map(|pair| match wire::plain_pair(pair) {
+            Some((found, value)) => (found == key.as_bytes()).then(|| AnyValue::read(value)),
+            None => {
+                let pair = KeyValue::read(pair);
+                (pair.key == key).then_some(pair.value)
+            }
+        })
     }
 
     /// The value of a key if it is text; walks the list.

@@ -7,3 +7,4 @@ mod edits;
 mod normal;
 mod scramble;
 mod views;
+mod visits;

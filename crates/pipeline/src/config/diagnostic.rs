@@ -55,6 +55,12 @@ impl Sources {
         span.and_then(|span| self.list.get(span.source).map(|source| (span, source)))
     }
 
+    /// The line on which a place begins.
+    pub fn line_of(&self, span: Span) -> &str {
+        let source = self.list.get(span.source).map_or("", |source| &source.text);
+        source.lines().nth(span.line.saturating_sub(1)).unwrap_or_default()
+    }
+
     /// The message without secrets.
     fn told(&self, text: &str) -> String {
         let covered = |text: String, secret: &String| match text.contains(secret.as_str()) {

@@ -45,6 +45,31 @@ impl Section<'_> {
         Problems::new(self.sources.clone(), vec![Problem::new(span, message).hint(hint)])
     }
 
+    /// As [`Section::problem`], about a part of a text (in bytes). The mark stands at that part where the source shows the text as it is, on one line.
+    pub fn problem_in(
+        &self,
+        path: &[&str],
+        part: std::ops::Range<usize>,
+        message: impl Into<String>,
+        hint: Option<String>,
+    ) -> Problems {
+        let (mut span, node) = self.place(path);
+        if let Value::Scalar(scalar) = &node.value {
+            let line: Vec<char> = self.sources.line_of(span).chars().collect();
+            let text: Vec<char> = scalar.text.chars().collect();
+            let chars = |to: usize| scalar.text.get(..to).map_or(0, |before| before.chars().count());
+            // A quote may stand before it.
+            let start = (0..=1)
+                .map(|quote| span.column.saturating_sub(1) + quote)
+                .find(|start| line.get(*start..).is_some_and(|rest| rest.starts_with(&text)));
+            if let Some(start) = start {
+                span.column = start + chars(part.start) + 1;
+                span.length = chars(part.end).saturating_sub(chars(part.start)).max(1);
+            }
+        }
+        Problems::new(self.sources.clone(), vec![Problem::new(span, message).hint(hint)])
+    }
+
     /// What the operator should hear about a setting that is accepted: that it has no effect, or how newer files write it. Placed as [`Section::problem`]
     /// is, and told by `validate`, by `config` and at the start.
     pub fn warn(&self, path: &[&str], message: impl Into<String>) {

@@ -1,9 +1,14 @@
 //! Why: one file per processor, each named as its key in the configuration. This file holds only what they have in common with the planner.
 
+pub mod actions;
+pub mod attributes;
 pub mod batch;
+pub mod filter;
+pub mod matching;
 pub mod memory_limiter;
 pub mod redaction;
 pub mod resource;
+pub mod transform;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -214,7 +214,7 @@ pub fn plan<R, X, N>(config: &Config, tables: &Tables<'_, R, X, N>) -> Result<Pl
         exporters,
         extensions: started,
         journal: config.journal.clone(),
-        telemetry: config.telemetry,
+        telemetry: config.telemetry.clone(),
         warnings: config.problems(warnings),
         pipelines,
     })

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use exporters::Opening;
+use exporters::prometheus::Beside;
 use exporters::store::StoreExporter;
 use journal::{Journal, RealDisk};
 use model::Signal;
@@ -26,11 +27,14 @@ use tokio::task::JoinSet;
 
 use crate::extensions::{HealthCheck, Query, Shown};
 use crate::file_storage::FileStorage;
+use crate::own_telemetry::{self, OwnTelemetry};
 
 /// Memory of the process before a `memory_limiter` says otherwise; the same as its default.
 const BUDGET_BYTES: u64 = 512 << 20;
 /// How long requests in flight may take to finish when the process stops.
 const DOORS_GRACE: Duration = Duration::from_secs(5);
+/// How long a scrape of the process's own metrics may take to finish when the process stops.
+const OWN_DOOR_GRACE: Duration = Duration::from_millis(500);
 /// How long exporters may take to deliver what the journal still holds; what is left is delivered after the next start.
 const DRAIN_GRACE: Duration = Duration::from_secs(10);
 /// The same at a reload, while which senders wait for their connections to be taken.
@@ -322,6 +326,8 @@ struct OpenStore {
 /// Everything that runs.
 pub struct Running {
     doors: net::Open,
+    /// Where the process tells of itself.
+    own_door: Option<net::Open>,
     /// What receivers do by themselves.
     works: JoinSet<()>,
     stop_works: watch::Sender<bool>,
@@ -363,9 +369,24 @@ impl Running {
             started,
         };
 
+        let own = Arc::new(OwnTelemetry::new(
+            ledger.clone(),
+            budget.clone(),
+            journal.clone(),
+            journal_bound(&plan.journal),
+            &plan.telemetry.metrics,
+        ));
+        let own_place = own_telemetry::Place::of(&plan.telemetry.metrics)?;
         let answering = readers_for_answers(&plan);
         let mut doors = Doors::new();
-        let exporters = open_exporters(plan.exporters, store.as_ref(), &mut doors, &budget)?;
+        let mut is_beside = false;
+        let mut beside = |endpoint: &net::Endpoint| {
+            own_place.is_at(endpoint).then(|| {
+                is_beside = true;
+                own_telemetry::beside(&own)
+            })
+        };
+        let exporters = open_exporters(plan.exporters, store.as_ref(), &mut doors, &budget, &mut beside)?;
         let pipelines = plan
             .pipelines
             .into_iter()
@@ -405,8 +426,17 @@ impl Running {
                 return Err(error).context("starting the pipelines");
             }
         };
-        let opened = open_doors((plan.receivers, plan.extensions), &graph, &mut shown, doors, listeners).await;
-        let (doors, works) = match opened {
+        let opened = async {
+            let (doors, works) = open_doors((plan.receivers, plan.extensions), &graph, &mut shown, doors, listeners).await?;
+            // It cannot fail: this is the one place that says so.
+            let _ = own.receivers.set(shown.receivers.clone());
+            let own_door = match is_beside {
+                true => None,
+                false => own_telemetry::open(&own, &own_place, doors.addresses()).await?,
+            };
+            Ok((doors, own_door, works))
+        };
+        let (doors, own_door, works) = match opened.await {
             Ok(opened) => opened,
             Err(error) => {
                 // Whoever starts next finds journal and store free.
@@ -423,6 +453,7 @@ impl Running {
         let replay = tokio::spawn(replayed(shown.journal, answering, shown.ready));
         Ok(Self {
             doors,
+            own_door,
             works: running_works,
             stop_works,
             graph,
@@ -485,6 +516,9 @@ impl Running {
             tracing::warn!(
                 "not everything was delivered within {drain_grace:?}; the journal keeps it for the next start"
             );
+        }
+        if let Some(own_door) = self.own_door {
+            own_door.shutdown(OWN_DOOR_GRACE).await;
         }
         close_store(self.store).await?;
         Ok(listeners)
@@ -612,11 +646,20 @@ fn open_journal(choice: &JournalChoice, place: JournalPlace) -> Result<(Option<J
     Ok((Some(journal), None))
 }
 
+/// What the journal may take on disk.
+fn journal_bound(choice: &JournalChoice) -> u64 {
+    match choice {
+        JournalChoice::Settings(settings) => settings.max_bytes,
+        JournalChoice::Default | JournalChoice::None => JournalSettings::default().max_bytes,
+    }
+}
+
 fn open_exporters(
     planned: Vec<Planned<ExporterSettings>>,
     store: Option<&OpenStore>,
     doors: &mut Doors,
     budget: &Budget,
+    beside: &mut dyn FnMut(&net::Endpoint) -> Option<Beside>,
 ) -> Result<Vec<ExporterPart>> {
     planned
         .into_iter()
@@ -634,7 +677,7 @@ fn open_exporters(
                         name: &name,
                         doors,
                         budget,
-                        beside: &mut |_| None,
+                        beside,
                     };
                     settings
                         .open(&mut opening)

@@ -9,6 +9,7 @@ mod config;
 mod demo;
 mod extensions;
 mod file_storage;
+mod own_telemetry;
 mod serve;
 
 use std::process::ExitCode;

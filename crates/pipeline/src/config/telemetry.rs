@@ -1,7 +1,7 @@
 //! Why: the collector's files say under `service.telemetry` how the process reports on itself. They are to run unchanged, and whoever wrote a setting there
 //! should hear whether it does anything here.
 
-use serde::de::Error;
+use serde::de::{Error, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 
 use super::de;
@@ -9,11 +9,113 @@ use super::diagnostic::{Problem, suggest};
 use super::yaml::Entry;
 
 /// What is taken from `service.telemetry`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Telemetry {
     /// The process's own log.
     pub logs: Logs,
+    /// The process's own metrics.
+    pub metrics: Metrics,
+}
+
+/// `metrics`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// `none` serves no metrics; `basic`, `normal` and `detailed` are one here.
+    pub level: Option<MetricsLevel>,
+    /// Where `/metrics` answers. Default 127.0.0.1:8888, if it is free.
+    pub address: Option<String>,
+    /// The newer way to write it: the first reader that is pulled by Prometheus counts.
+    pub readers: Option<Vec<Reader>>,
+}
+
+/// How much is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MetricsLevel {
+    None,
+    Basic,
+    Normal,
+    Detailed,
+}
+
+/// One of `readers`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Reader {
+    /// Whoever wants them fetches them.
+    pub pull: Option<Pull>,
+    /// Sending them is not supported; accepted, without effect.
+    pub periodic: Option<IgnoredAny>,
+}
+
+/// `pull`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pull {
+    /// Who answers.
+    pub exporter: PullExporter,
+}
+
+/// `exporter`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PullExporter {
+    /// The page for Prometheus.
+    pub prometheus: Option<PrometheusReader>,
+}
+
+/// `prometheus`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PrometheusReader {
+    /// Where it listens. Default `localhost`.
+    pub host: Option<String>,
+    /// On which port. Default 8888.
+    pub port: Option<u16>,
+    /// Counters without `_total`. Default `false`.
+    pub without_type_suffix: bool,
+    /// Accepted, without effect: there are no scopes here.
+    pub without_scope_info: bool,
+    /// Accepted, without effect: names are as `docs/own-telemetry.md` has them.
+    pub without_units: bool,
+    /// Accepted, without effect: every series names its service.
+    pub with_resource_constant_labels: Option<IgnoredAny>,
+}
+
+impl Metrics {
+    /// Whether none shall be served.
+    pub fn is_off(&self) -> bool {
+        self.level == Some(MetricsLevel::None)
+    }
+
+    fn reader(&self) -> Option<&PrometheusReader> {
+        let readers = self.readers.as_deref().unwrap_or_default();
+        readers
+            .iter()
+            .find_map(|reader| reader.pull.as_ref()?.exporter.prometheus.as_ref())
+    }
+
+    /// The address that is asked for, if one is.
+    pub fn address(&self) -> Option<String> {
+        if let Some(reader) = self.reader() {
+            let host = reader.host.as_deref().unwrap_or("localhost");
+            let port = reader.port.unwrap_or(8888);
+            let is_v6 = host.contains(':') && !host.starts_with('[');
+            return Some(if is_v6 {
+                format!("[{host}]:{port}")
+            } else {
+                format!("{host}:{port}")
+            });
+        }
+        self.address.clone()
+    }
+
+    /// Whether counters are to be called without `_total`.
+    pub fn without_total(&self) -> bool {
+        self.reader().is_some_and(|reader| reader.without_type_suffix)
+    }
 }
 
 /// `logs`.
@@ -80,12 +182,7 @@ const KEYS: [(&str, &[(&str, bool)]); 4] = [
     ),
     (
         "metrics",
-        &[
-            ("level", false),
-            ("address", false),
-            ("readers", false),
-            ("views", false),
-        ],
+        &[("level", true), ("address", true), ("readers", true), ("views", false)],
     ),
     (
         "traces",
@@ -131,8 +228,14 @@ pub fn read(section: &Entry, problems: &mut Vec<Problem>, warnings: &mut Vec<Pro
             }
         }
     }
-    de::read(&heeded).unwrap_or_else(|more| {
+    let telemetry: Telemetry = de::read(&heeded).unwrap_or_else(|more| {
         problems.extend(more);
         Telemetry::default()
-    })
+    });
+    let mut readers = telemetry.metrics.readers.iter().flatten();
+    if readers.any(|reader| reader.periodic.is_some()) {
+        let message = "`periodic` readers in `service.telemetry.metrics` are accepted and send nothing; fetch the metrics, or scrape them";
+        warnings.push(Problem::new(section.key_span, message));
+    }
+    telemetry
 }

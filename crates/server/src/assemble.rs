@@ -427,7 +427,8 @@ impl Running {
             }
         };
         let opened = async {
-            let (doors, works) = open_doors((plan.receivers, plan.extensions), &graph, &mut shown, doors, listeners).await?;
+            let (doors, works) =
+                open_doors((plan.receivers, plan.extensions), &graph, &mut shown, doors, listeners).await?;
             // It cannot fail: this is the one place that says so.
             let _ = own.receivers.set(shown.receivers.clone());
             let own_door = match is_beside {

@@ -51,16 +51,14 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
         &[
             "crates/receivers/src/otlp/config.rs",
             "crates/receivers/src/otlp/cors.rs",
+            KEYS,
         ],
     ),
+    ("Receiver `jaeger`", "Config", &["crates/receivers/src/jaeger.rs", KEYS]),
     (
         "Processor `attributes`",
         "Config",
-        &[
-            "crates/pipeline/src/processors/attributes.rs",
-            ACTIONS,
-            MATCHING,
-        ],
+        &["crates/pipeline/src/processors/attributes.rs", ACTIONS, MATCHING],
     ),
     (
         "Processor `batch`",
@@ -122,6 +120,16 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
             SENDING,
         ],
     ),
+    (
+        "Exporter `jaeger`",
+        "Settings + Shared",
+        &["crates/exporters/src/jaeger.rs", SENDER, REQUEST, SENDING],
+    ),
+    (
+        "Exporter `loki`",
+        "Settings + Shared",
+        &["crates/exporters/src/loki.rs", SENDER, REQUEST, SENDING],
+    ),
     ("Exporter `file`", "Config", &["crates/exporters/src/file.rs"]),
     ("Exporter `debug`", "Config", &["crates/exporters/src/debug.rs"]),
     ("Extension `query`", "Query", &["crates/server/src/extensions.rs"]),
@@ -142,6 +150,7 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
         &["crates/pipeline/src/config/telemetry.rs"],
     ),
 ];
+const KEYS: &str = "crates/receivers/src/keys.rs";
 const PROMETHEUS: &str = "crates/exporters/src/prometheus/mod.rs";
 const ACTIONS: &str = "crates/pipeline/src/processors/actions.rs";
 const MATCHING: &str = "crates/pipeline/src/processors/matching.rs";

@@ -7,6 +7,9 @@
 //! **Invariants:** no I/O and no panics on any input; what cannot be read is an error that says where; nesting is
 //! bounded.
 
+pub mod jaeger;
+pub mod loki;
 pub mod otlp_json;
 pub mod prometheus;
 pub mod remote_write;
+pub mod value_text;

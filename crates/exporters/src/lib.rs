@@ -11,6 +11,9 @@
 
 pub mod debug;
 pub mod file;
+pub mod grpc;
+pub mod jaeger;
+pub mod loki;
 pub mod otlp;
 mod otlp_request;
 pub mod otlphttp;

@@ -5,6 +5,7 @@
 use model::Signal;
 use pipeline::{Outcome, Reason};
 
+use crate::grpc::field;
 use crate::request::shortened;
 
 /// The names that OTLP has for a signal, in its services and its paths.
@@ -18,15 +19,9 @@ pub fn service(signal: Signal) -> &'static str {
 
 /// The outcome that a successful answer's message tells: all taken, or some rejected. The message is `{1: {1: rejected items, 2: why}}` for all signals.
 pub fn outcome_of(message: &[u8]) -> Outcome {
-    let Some(partial) = protobuf::field(message, 1).and_then(protobuf::Field::bytes) else {
-        return Outcome::Delivered;
-    };
-    let rejected = protobuf::field(partial, 1)
-        .and_then(protobuf::Field::varint)
-        .unwrap_or(0);
-    let why = protobuf::field(partial, 2)
-        .and_then(protobuf::Field::bytes)
-        .unwrap_or_default();
+    let partial = field(message, 1).bytes();
+    let rejected = field(partial, 1).varint();
+    let why = field(partial, 2).bytes();
     let why = String::from_utf8_lossy(why);
     match u32::try_from(rejected) {
         Ok(0) if why.is_empty() => Outcome::Delivered,
@@ -37,76 +32,6 @@ pub fn outcome_of(message: &[u8]) -> Outcome {
         Ok(rejected) => Outcome::rejected(Reason::BackendRejected, shortened(&why), rejected),
         // A negative count is nonsense; the request as such succeeded.
         Err(_) => Outcome::Delivered,
-    }
-}
-
-/// Just enough protobuf to read a status.
-pub mod protobuf {
-    /// One field.
-    #[derive(Clone, Copy)]
-    pub enum Field<'a> {
-        Varint(u64),
-        Bytes(&'a [u8]),
-        Other,
-    }
-
-    impl<'a> Field<'a> {
-        pub fn bytes(self) -> Option<&'a [u8]> {
-            match self {
-                Field::Bytes(bytes) => Some(bytes),
-                Field::Varint(_) | Field::Other => None,
-            }
-        }
-
-        pub fn varint(self) -> Option<u64> {
-            match self {
-                Field::Varint(number) => Some(number),
-                Field::Bytes(_) | Field::Other => None,
-            }
-        }
-    }
-
-    /// The last field of this number. What does not decode ends the walk: an answer that is garbage says nothing.
-    pub fn field(message: &[u8], number: u64) -> Option<Field<'_>> {
-        fields(message)
-            .filter(|(found, _)| *found == number)
-            .last()
-            .map(|(_, field)| field)
-    }
-
-    pub fn fields(mut rest: &[u8]) -> impl Iterator<Item = (u64, Field<'_>)> {
-        std::iter::from_fn(move || {
-            let tag = varint(&mut rest)?;
-            let field = match tag & 7 {
-                0 => Field::Varint(varint(&mut rest)?),
-                1 => take(&mut rest, 8).map(|_| Field::Other)?,
-                2 => {
-                    let length = usize::try_from(varint(&mut rest)?).ok()?;
-                    Field::Bytes(take(&mut rest, length)?)
-                }
-                5 => take(&mut rest, 4).map(|_| Field::Other)?,
-                _ => return None,
-            };
-            Some((tag >> 3, field))
-        })
-    }
-
-    fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
-        let (taken, left) = rest.split_at_checked(length)?;
-        *rest = left;
-        Some(taken)
-    }
-
-    fn varint(rest: &mut &[u8]) -> Option<u64> {
-        let mut number = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = *take(rest, 1)?.first()?;
-            number |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Some(number);
-            }
-        }
-        None
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
-use http::{HeaderMap, HeaderValue, Method, Request, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
 use model::{Batch, Compression};
 use net::dial::{Answer, Client, DialConfigError, DialError, Target, headers};
@@ -195,6 +195,11 @@ impl Address {
 
     /// Posts a payload. The answer, whatever it says.
     pub async fn ask(&self, packed: Packed) -> Result<Answer, DialError> {
+        self.ask_with(packed, None).await
+    }
+
+    /// The same with a header more.
+    pub async fn ask_with(&self, packed: Packed, more: Option<(HeaderName, HeaderValue)>) -> Result<Answer, DialError> {
         let mut request = Request::new(Full::new(packed.bytes));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
@@ -203,6 +208,9 @@ impl Address {
             request
                 .headers_mut()
                 .insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
+        }
+        if let Some((name, value)) = more {
+            request.headers_mut().insert(name, value);
         }
         self.client.send(request).await
     }
@@ -245,6 +253,18 @@ pub fn asked_wait(answer: &Answer) -> Duration {
 pub fn refusal(answer: &Answer) -> String {
     let text = String::from_utf8_lossy(&answer.body);
     format!("HTTP {}: {}", answer.status.as_u16(), shortened(text.trim()))
+}
+
+/// What has become of a batch that went as several requests, each with a part of it: what was rejected adds up.
+#[must_use]
+pub fn together(one: Outcome, other: Outcome) -> Outcome {
+    match (one, other) {
+        (Outcome::Rejected { items: before, .. }, Outcome::Rejected { reason, items }) => Outcome::Rejected {
+            reason,
+            items: before + items,
+        },
+        (one, other) => one.worst(other),
+    }
 }
 
 /// Seconds, or a date (`Sun, 06 Nov 1994 08:49:37 GMT`; RFC 9110, 10.2.3).

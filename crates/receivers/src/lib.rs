@@ -11,8 +11,15 @@
 //! - Success is answered only after the pipeline said *delivered*.
 //! - Whatever is turned away is counted, with its reason, at the intake.
 
+mod admit;
+mod answer;
+mod body;
 pub mod inflate;
+pub mod jaeger;
+pub mod keys;
 pub mod otlp;
+mod post;
 pub mod settings;
+mod unary;
 
 pub use settings::{Counters, Mounted, Settings, Stop, Work};

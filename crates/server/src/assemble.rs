@@ -58,12 +58,20 @@ pub enum ExtensionSettings {
     FileStorage(FileStorage),
 }
 
-const RECEIVERS: &[Kind<ReceiverSettings>] = &[Kind {
-    name: "otlp",
-    also: &[],
-    signals: &[],
-    parse: |section| receiver(section.parse::<receivers::otlp::Config>()),
-}];
+const RECEIVERS: &[Kind<ReceiverSettings>] = &[
+    Kind {
+        name: "otlp",
+        also: &[],
+        signals: &[],
+        parse: |section| receiver(section.parse::<receivers::otlp::Config>()),
+    },
+    Kind {
+        name: "jaeger",
+        also: &[],
+        signals: &receivers::jaeger::SIGNALS,
+        parse: |section| receiver(receivers::jaeger::Config::parse(section)),
+    },
+];
 
 fn receiver(settings: Result<impl receivers::Settings + 'static, Problems>) -> Result<ReceiverSettings, Problems> {
     settings.map(|settings| Box::new(settings) as ReceiverSettings)
@@ -152,6 +160,18 @@ const EXPORTERS: &[Kind<ExporterSettings>] = &[
         also: &["prometheus_remote_write"],
         signals: &[Signal::Metrics],
         parse: |section| exporter(exporters::prometheusremotewrite::parse(section)),
+    },
+    Kind {
+        name: "jaeger",
+        also: &[],
+        signals: &exporters::jaeger::SIGNALS,
+        parse: |section| exporter(exporters::jaeger::parse(section)),
+    },
+    Kind {
+        name: "loki",
+        also: &[],
+        signals: &exporters::loki::SIGNALS,
+        parse: |section| exporter(exporters::loki::parse(section)),
     },
     Kind {
         name: "debug",

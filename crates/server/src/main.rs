@@ -34,7 +34,7 @@ struct Arguments {
 const EXAMPLES: &str = "\
 Examples:
   trackline demo                                   everything on this machine, with traffic to look at
-  trackline serve                                  the server alone: OTLP on 4317 and 4318, UI on 16686
+  trackline serve                                  the server alone: OTLP on 4317 and 4318, Jaeger on 14250 and 14268, UI on 16686
   trackline collect --config FILE                  a collector with the OpenTelemetry Collector's YAML
   trackline trace 7f3c…                            one request's story, by the ID from X-Tracking-ID
   trackline search --service api-gateway --errors  recent failing requests

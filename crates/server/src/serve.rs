@@ -19,12 +19,29 @@ use crate::config::Files;
 const DATA_DIR: &str = "trackline-data";
 const OTLP_GRPC: &str = "127.0.0.1:4317";
 const OTLP_HTTP: &str = "127.0.0.1:4318";
+const JAEGER_GRPC: &str = "127.0.0.1:14250";
+const JAEGER_THRIFT: &str = "127.0.0.1:14268";
 const UI: &str = "127.0.0.1:16686";
 const HEALTH: &str = "127.0.0.1:13133";
 /// How often the old configuration is started again after a new one failed, and the pause in between: threads of what failed may hold a directory's lock for
 /// a moment.
 const RETURN_ATTEMPTS: usize = 20;
 const RETURN_PAUSE: Duration = Duration::from_millis(100);
+
+/// A door that the built-in configuration can do without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Door(Option<SocketAddr>);
+
+impl std::str::FromStr for Door {
+    type Err = std::net::AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "none" => Ok(Self(None)),
+            address => address.parse().map(|address| Self(Some(address))),
+        }
+    }
+}
 
 /// Run the server alone: OTLP in, everything kept, APIs and UI out.
 #[derive(Debug, Clone, clap::Args)]
@@ -50,6 +67,26 @@ pub struct Args {
         conflicts_with = "config"
     )]
     otlp_http: Option<SocketAddr>,
+    /// Move Jaeger's gRPC (receiver `jaeger`), or close it.
+    #[arg(
+        long,
+        value_name = "ADDRESS|none",
+        help_heading = "Doors of the built-in configuration",
+        conflicts_with = "config",
+        default_value = JAEGER_GRPC,
+        hide_default_value = true
+    )]
+    jaeger_grpc: Door,
+    /// Move Jaeger's Thrift over HTTP (receiver `jaeger`), or close it.
+    #[arg(
+        long,
+        value_name = "ADDRESS|none",
+        help_heading = "Doors of the built-in configuration",
+        conflicts_with = "config",
+        default_value = JAEGER_THRIFT,
+        hide_default_value = true
+    )]
+    jaeger_thrift: Door,
     /// Move UI and APIs (extension `query`).
     #[arg(
         long,
@@ -113,6 +150,8 @@ impl Args {
             data_dir: None,
             otlp_grpc: None,
             otlp_http: None,
+            jaeger_grpc: Door(Some(default(JAEGER_GRPC))),
+            jaeger_thrift: Door(Some(default(JAEGER_THRIFT))),
             ui: None,
             health: None,
             database: Vec::new(),
@@ -151,25 +190,37 @@ impl Args {
     }
 
     /// Every address of the built-in configuration, who wants it, and the flag that moves it.
-    pub fn doors(&self) -> [(SocketAddr, &'static str, &'static str); 4] {
-        [
+    pub fn doors(&self) -> Vec<(SocketAddr, &'static str, &'static str)> {
+        let doors = [
             (
-                self.otlp_grpc(),
+                Some(self.otlp_grpc()),
                 "the server's OTLP/gRPC receiver",
                 "--otlp-grpc ADDRESS",
             ),
             (
-                self.otlp_http.unwrap_or_else(|| default(OTLP_HTTP)),
+                Some(self.otlp_http.unwrap_or_else(|| default(OTLP_HTTP))),
                 "the server's OTLP/HTTP receiver",
                 "--otlp-http ADDRESS",
             ),
-            (self.ui(), "the server's UI", "--ui ADDRESS"),
             (
-                self.health.unwrap_or_else(|| default(HEALTH)),
+                self.jaeger_grpc.0,
+                "the server's Jaeger receiver",
+                "--jaeger-grpc ADDRESS, close it with --jaeger-grpc none",
+            ),
+            (
+                self.jaeger_thrift.0,
+                "the server's Jaeger receiver",
+                "--jaeger-thrift ADDRESS, close it with --jaeger-thrift none",
+            ),
+            (Some(self.ui()), "the server's UI", "--ui ADDRESS"),
+            (
+                Some(self.health.unwrap_or_else(|| default(HEALTH))),
                 "the server's health check",
                 "--health ADDRESS",
             ),
-        ]
+        ];
+        let open = |(address, who, flag): (Option<SocketAddr>, _, _)| address.map(|address| (address, who, flag));
+        doors.into_iter().filter_map(open).collect()
     }
 
     /// What the flags lay over the configuration.
@@ -187,6 +238,25 @@ impl Args {
                 "--otlp-http",
                 format!("receivers: {{ otlp: {{ protocols: {{ http: {{ endpoint: \"{address}\" }} }} }} }}"),
             );
+        }
+        if self.jaeger_grpc.0.or(self.jaeger_thrift.0).is_none() {
+            let yaml = "receivers: { jaeger: null }\nservice: { pipelines: { traces: { receivers: [otlp] } } }";
+            lay("--jaeger-grpc none --jaeger-thrift none", yaml.to_owned());
+        } else {
+            for (flag, protocol, door, usual) in [
+                ("--jaeger-grpc", "grpc", self.jaeger_grpc, JAEGER_GRPC),
+                ("--jaeger-thrift", "thrift_http", self.jaeger_thrift, JAEGER_THRIFT),
+            ] {
+                let settings = match door.0 {
+                    Some(address) if address == default(usual) => continue,
+                    Some(address) => format!("{{ endpoint: \"{address}\" }}"),
+                    None => "null".to_owned(),
+                };
+                lay(
+                    flag,
+                    format!("receivers: {{ jaeger: {{ protocols: {{ {protocol}: {settings} }} }} }}"),
+                );
+            }
         }
         if let Some(address) = self.ui {
             lay(

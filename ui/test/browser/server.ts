@@ -60,7 +60,7 @@ export class Server {
     const database = join(directory, 'app.db');
     const flags = Object.entries(doors).flatMap(([flag, port]) => [flag, `127.0.0.1:${port}`]);
     if (makeDatabase(database)) flags.push('--database', `sqlite:${database}`);
-    const child = spawn(binary, ['serve', '--data-dir', join(directory, 'data'), ...flags], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const child = spawn(binary, ['serve', '--data-dir', join(directory, 'data'), '--jaeger-grpc', 'none', '--jaeger-thrift', 'none', ...flags], { stdio: ['ignore', 'pipe', 'pipe'] });
     let said = '';
     child.stdout!.on('data', (d) => { said += d; });
     child.stderr!.on('data', (d) => { said += d; });

@@ -6,16 +6,33 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use model::Signal;
-use net::{Peer, Request, Response, empty_body, full_body};
+use net::{Request, Response, empty_body, full_body};
 
-use super::admit::{Arrived, Core, Format, read_refusal};
-use super::answer::{Accepted, Kind, Refusal};
-use super::body::{self, Length};
 use super::cors::Cors;
-use crate::inflate::{self, Coding};
+use crate::admit::{Core, Translation};
+use crate::answer::{Accepted, Kind, Refusal};
+use crate::body;
+use crate::inflate;
+use crate::post::{self, Posted};
 
 const PROTOBUF: &str = "application/x-protobuf";
 const JSON: &str = "application/json";
+
+/// How a request is written, and so its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Protobuf,
+    Json,
+}
+
+static FROM_JSON: Translation = Translation {
+    growth: |signal| match signal {
+        // Two characters of a bucket count become eight bytes; of everything else the text is longer than its protobuf.
+        Signal::Traces | Signal::Logs => 1,
+        Signal::Metrics => 4,
+    },
+    translate: |signal, text, _| codec::otlp_json::to_protobuf(signal, text).map_err(|error| error.to_string()),
+};
 
 /// What the routes of the HTTP door share.
 pub(super) struct HttpDoor {
@@ -69,8 +86,7 @@ fn not_post(door: &HttpDoor, request: &Request, origin_allowed: bool) -> Respons
 async fn post(door: &HttpDoor, signal: Signal, request: Request) -> Response {
     let (head, mut incoming) = request.into_parts();
     let format = format(&head.headers);
-    let peer = head.extensions.get::<Peer>().map(|peer| peer.0);
-    match export(door, signal, format, &head.headers, &mut incoming, peer).await {
+    match export(door, signal, format, &head, &mut incoming).await {
         Ok(accepted) => success(signal, format.unwrap_or(Format::Protobuf), &accepted),
         Err(refusal) => {
             door.core.count(signal, &refusal);
@@ -84,42 +100,23 @@ async fn export(
     door: &HttpDoor,
     signal: Signal,
     format: Option<Format>,
-    headers: &HeaderMap,
+    head: &http::request::Parts,
     incoming: &mut hyper::body::Incoming,
-    peer: Option<std::net::SocketAddr>,
 ) -> Result<Accepted, Refusal> {
-    let core = &door.core;
-    core.check_signal(signal)?;
+    door.core.check_signal(signal)?;
     let Some(format) = format else {
         return Err(Refusal::new(
             Kind::MediaType,
             format!("the content type must be {PROTOBUF} or {JSON}"),
         ));
     };
-    let coding = coding(headers)?;
-    let announced = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|v| v.to_str().ok())
-        .and_then(|v| v.parse().ok());
-    let (bytes, lease) = body::read(
-        incoming,
-        Length::Header(announced),
-        door.limit,
-        core.intake.budget(),
-        core.patience,
-    )
-    .await
-    .map_err(|error| read_refusal(error, door.limit))?;
-    core.admit(Arrived {
+    let posted = Posted {
         signal,
-        format,
-        coding,
-        body: bytes,
-        lease,
-        peer,
+        translation: (format == Format::Json).then_some(&FROM_JSON),
+        coding: post::coding(&head.headers)?,
         limit: door.limit,
-    })
-    .await
+    };
+    post::take(&door.core, posted, head, incoming).await
 }
 
 fn format(headers: &HeaderMap) -> Option<Format> {
@@ -131,22 +128,6 @@ fn format(headers: &HeaderMap) -> Option<Format> {
         Some(Format::Json)
     } else {
         None
-    }
-}
-
-/// What `content-encoding` names. Several codings one over the other are not telemetry.
-fn coding(headers: &HeaderMap) -> Result<Coding, Refusal> {
-    let mut values = headers.get_all(header::CONTENT_ENCODING).iter();
-    let name = values.next().map_or("", |v| v.to_str().unwrap_or("?"));
-    match Coding::parse(name.trim()) {
-        Some(coding) if values.next().is_none() => Ok(coding),
-        _ => Err(Refusal::new(
-            Kind::Coding,
-            format!(
-                "the content encoding is not supported; use one of {}",
-                inflate::ACCEPTED
-            ),
-        )),
     }
 }
 

@@ -13,14 +13,11 @@
 //! ```
 //!
 //! gRPC: unary `Export` of the three collector services, compressed with gzip or zstd. HTTP: POST of protobuf or JSON on
-//! `/v1/traces`, `/v1/logs`, `/v1/metrics`, compressed with gzip, zstd or deflate. Both come together in `admit`.
+//! `/v1/traces`, `/v1/logs`, `/v1/metrics`, compressed with gzip, zstd or deflate. Both come together in `crate::admit`.
 
-mod admit;
 mod answer;
-mod body;
 mod config;
 mod cors;
-mod grpc;
 mod http;
 
 use std::sync::Arc;
@@ -30,16 +27,24 @@ use model::Signal;
 use net::{At, Collision, DoorSettings, Doors, Mount, handler_fn};
 use pipeline::Intake;
 
-pub use config::{
-    BadConfig, Config, DEFAULT_GRPC_ENDPOINT, DEFAULT_HTTP_ENDPOINT, DEFAULT_MAX_REQUEST_MIB, GrpcConfig, HttpConfig,
-    Protocols, TlsConfig,
-};
+pub use config::{BadConfig, Config, DEFAULT_GRPC_ENDPOINT, DEFAULT_HTTP_ENDPOINT, GrpcConfig, HttpConfig, Protocols};
 pub use cors::{BadHeaderName, CorsConfig};
 
+use crate::admit::Core;
+use crate::body;
 use crate::settings::{self, Counters};
-use admit::Core;
+use crate::unary::{self, Method};
 use cors::Cors;
 use http::HttpDoor;
+
+/// The collector services, one per signal.
+const fn service_name(signal: Signal) -> &'static str {
+    match signal {
+        Signal::Traces => "opentelemetry.proto.collector.trace.v1.TraceService",
+        Signal::Logs => "opentelemetry.proto.collector.logs.v1.LogsService",
+        Signal::Metrics => "opentelemetry.proto.collector.metrics.v1.MetricsService",
+    }
+}
 
 /// Why the receiver cannot be mounted.
 #[derive(Debug, thiserror::Error)]
@@ -86,9 +91,17 @@ fn mount_with(config: &Config, intake: Intake, doors: &mut Doors, patience: Dura
         let limit = (config.max_recv_msg_size_mib << 20) as usize;
         for signal in Signal::ALL {
             let core = Arc::clone(&core);
+            let method = Method {
+                service: service_name(signal),
+                name: "Export",
+                signal,
+                translation: None,
+                limit,
+                reply: |accepted| Ok(accepted.proto()),
+            };
             let mount = Mount::Grpc {
-                name: grpc::service_name(signal),
-                service: handler_fn(move |request| grpc::answer(Arc::clone(&core), signal, limit, request)),
+                name: method.service,
+                service: handler_fn(move |request| unary::answer(Arc::clone(&core), method, request)),
             };
             let settings = DoorSettings {
                 tls: config.tls.as_ref().map(Into::into),

@@ -34,7 +34,7 @@ pub struct Running {
     pub batches: Arc<Mutex<Vec<Batch>>>,
     /// What the graph answers from now on.
     pub outcome: Arc<Mutex<Outcome>>,
-    pub counters: Arc<otlp::Counters>,
+    pub counters: Arc<receivers::Counters>,
 }
 
 pub fn config() -> otlp::Config {

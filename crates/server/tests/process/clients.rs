@@ -98,8 +98,9 @@ fn garbage_on_every_port_changes_nothing() {
         http,
         query,
         health,
+        jaeger,
     } = server.ports;
-    for port in [grpc, http, query, health] {
+    for port in [grpc, http, query, health, jaeger] {
         for garbage in [
             &b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03"[..],
             &[0; 4096],

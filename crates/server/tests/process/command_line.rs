@@ -18,7 +18,14 @@ fn a_port_in_use_is_one_line_with_the_flag_that_moves_it() {
     let directory = tempfile::tempdir().expect("a directory");
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports");
     let taken = taken.local_addr().expect("a bound socket has an address").to_string();
-    let flags = ["--otlp-grpc", "--otlp-http", "--ui", "--health"];
+    let flags = [
+        "--otlp-grpc",
+        "--otlp-http",
+        "--jaeger-grpc",
+        "--jaeger-thrift",
+        "--ui",
+        "--health",
+    ];
     for busy in flags {
         let mut arguments = vec!["serve", "--data-dir", directory.path().to_str().expect("a plain path")];
         for flag in flags {

@@ -29,6 +29,7 @@ fn a_trace_that_retention_removed_is_expired_and_one_never_seen_is_unknown() {
         http,
         query,
         health,
+        ..
     } = ports;
     let text = format!(
         "receivers: {{ otlp: {{ protocols: {{ grpc: {{ endpoint: 127.0.0.1:{grpc} }}, http: {{ endpoint: 127.0.0.1:{http} }} }} }} }}

@@ -4,6 +4,7 @@ mod clients;
 mod command_line;
 mod configuration;
 mod expired;
+mod jaeger;
 mod kill;
 mod owners;
 mod reload;

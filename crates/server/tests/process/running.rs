@@ -18,11 +18,12 @@ pub struct Ports {
     pub http: u16,
     pub query: u16,
     pub health: u16,
+    pub jaeger: u16,
 }
 
 impl Ports {
     pub fn free() -> Self {
-        let listeners: Vec<TcpListener> = (0..4)
+        let listeners: Vec<TcpListener> = (0..5)
             .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports"))
             .collect();
         let port = |at: usize| {
@@ -36,6 +37,7 @@ impl Ports {
             http: port(1),
             query: port(2),
             health: port(3),
+            jaeger: port(4),
         }
     }
 }
@@ -85,6 +87,9 @@ impl Server {
             .arg(format!("127.0.0.1:{}", ports.grpc))
             .arg("--otlp-http")
             .arg(format!("127.0.0.1:{}", ports.http))
+            .arg("--jaeger-grpc")
+            .arg(format!("127.0.0.1:{}", ports.jaeger))
+            .args(["--jaeger-thrift", "none"])
             .arg("--ui")
             .arg(format!("127.0.0.1:{}", ports.query))
             .arg("--health")

@@ -11,8 +11,8 @@ use model::{Batch, Meta, Signal, Wire};
 use pipeline::{AckFuture, Intake, Lease, Outcome, Reason};
 use tokio::sync::Semaphore;
 
-use super::answer::{Accepted, Kind, Refusal};
-use super::body::ReadError;
+use crate::answer::{Accepted, Kind, Refusal};
+use crate::body::ReadError;
 use crate::inflate::{Coding, InflateError, inflate};
 use crate::settings::Counters;
 
@@ -20,44 +20,49 @@ use crate::settings::Counters;
 /// delay the sockets of this thread, more may not.
 const INLINE_BYTES: usize = 1024 * 1024;
 
-/// The same for JSON, which takes several times as long to read.
-const INLINE_JSON_BYTES: usize = 128 * 1024;
+/// The same for what has to be translated, JSON above all, which takes several times as long to read.
+const INLINE_TRANSLATED_BYTES: usize = 128 * 1024;
 
 /// What a sender waits before it tries again when memory is short; the requests in flight are answered well within it.
 const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// How the request is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
-    Protobuf,
-    Json,
+/// From a request to OTLP's protobuf, or what is wrong with it.
+pub(crate) type Translate = fn(Signal, &[u8], u64) -> Result<Vec<u8>, String>;
+
+/// How a request becomes OTLP's protobuf, where it is not that already.
+pub(crate) struct Translation {
+    /// Bytes that the result may take for each of the request's.
+    pub(crate) growth: fn(Signal) -> u64,
+    /// The number is now, in nanoseconds since 1970.
+    pub(crate) translate: Translate,
 }
 
 /// A request whose body has arrived.
-pub(super) struct Arrived {
-    pub(super) signal: Signal,
-    pub(super) format: Format,
-    pub(super) coding: Coding,
-    pub(super) body: Bytes,
+pub(crate) struct Arrived {
+    pub(crate) signal: Signal,
+    /// `None` for OTLP's protobuf.
+    pub(crate) translation: Option<&'static Translation>,
+    pub(crate) coding: Coding,
+    pub(crate) body: Bytes,
     /// The memory it holds.
-    pub(super) lease: Lease,
-    pub(super) peer: Option<SocketAddr>,
+    pub(crate) lease: Lease,
+    pub(crate) peer: Option<SocketAddr>,
     /// Bytes it may inflate to.
-    pub(super) limit: usize,
+    pub(crate) limit: usize,
 }
 
 /// What both transports of one receiver share.
-pub(super) struct Core {
-    pub(super) intake: Intake,
-    pub(super) counters: Arc<Counters>,
+pub(crate) struct Core {
+    pub(crate) intake: Intake,
+    pub(crate) counters: Arc<Counters>,
     /// Time a body may take before its pace is asked about.
-    pub(super) patience: Duration,
+    pub(crate) patience: Duration,
     /// One permit per core: more threads would only take turns.
     workers: Arc<Semaphore>,
 }
 
 impl Core {
-    pub(super) fn new(intake: Intake, patience: Duration) -> Arc<Self> {
+    pub(crate) fn new(intake: Intake, patience: Duration) -> Arc<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Arc::new(Self {
             intake,
@@ -68,7 +73,7 @@ impl Core {
     }
 
     /// Whether the signal is taken at all; asked before a body is read.
-    pub(super) fn check_signal(&self, signal: Signal) -> Result<(), Refusal> {
+    pub(crate) fn check_signal(&self, signal: Signal) -> Result<(), Refusal> {
         if self.intake.takes(signal) {
             return Ok(());
         }
@@ -82,7 +87,7 @@ impl Core {
     }
 
     /// Writes a refusal into the books. Nobody knows how many items a request holds that was not read; it counts as one.
-    pub(super) fn count(&self, signal: Signal, refusal: &Refusal) {
+    pub(crate) fn count(&self, signal: Signal, refusal: &Refusal) {
         if refusal.counted {
             return;
         }
@@ -93,10 +98,10 @@ impl Core {
     }
 
     /// Takes a request in and waits until the pipeline said what became of it.
-    pub(super) async fn admit(self: &Arc<Self>, arrived: Arrived) -> Result<Accepted, Refusal> {
-        let patience = match arrived.format {
-            Format::Protobuf => INLINE_BYTES,
-            Format::Json => INLINE_JSON_BYTES,
+    pub(crate) async fn admit(self: &Arc<Self>, arrived: Arrived) -> Result<Accepted, Refusal> {
+        let patience = match arrived.translation {
+            None => INLINE_BYTES,
+            Some(_) => INLINE_TRANSLATED_BYTES,
         };
         let taken = if arrived.coding.expected_len(&arrived.body) <= patience {
             self.take_in(arrived, patience)
@@ -148,9 +153,10 @@ impl Core {
                 Err(error) => return Taken::Refused(inflate_refusal(error, arrived.limit)),
             },
         };
-        let payload = match arrived.format {
-            Format::Protobuf => inflated,
-            Format::Json => match from_json(arrived.signal, &inflated, &mut arrived.lease) {
+        let received_at = now_unix_nano();
+        let payload = match arrived.translation {
+            None => inflated,
+            Some(by) => match translated(by, arrived.signal, &inflated, received_at, &mut arrived.lease) {
                 Ok(payload) => payload,
                 Err(refusal) => return Taken::Refused(refusal),
             },
@@ -166,15 +172,15 @@ impl Core {
         if canonical.items == 0 {
             return Taken::Nothing(accepted);
         }
-        let wire = match arrived.format {
-            Format::Protobuf => wire.map(|compression| Wire {
+        let wire = match arrived.translation {
+            None => wire.map(|compression| Wire {
                 compression,
                 bytes: arrived.body,
             }),
-            Format::Json => None,
+            Some(_) => None,
         };
         let meta = Meta {
-            received_at_unix_nano: now_unix_nano(),
+            received_at_unix_nano: received_at,
             receiver: Arc::clone(self.intake.receiver()),
             peer: arrived.peer,
             headers: Vec::new(),
@@ -255,18 +261,19 @@ fn settle(mut accepted: Accepted, outcome: Outcome) -> Result<Accepted, Refusal>
     }
 }
 
-/// OTLP/JSON becomes the protobuf that everything else is; what that may take is reserved first.
-fn from_json(signal: Signal, text: &[u8], lease: &mut Lease) -> Result<Bytes, Refusal> {
-    // Two characters of a bucket count become eight bytes; of everything else the text is longer than its protobuf.
-    let growth = match signal {
-        Signal::Traces | Signal::Logs => 1,
-        Signal::Metrics => 4,
-    };
+/// Another encoding becomes the protobuf that everything else is; what that may take is reserved first.
+fn translated(
+    by: &Translation,
+    signal: Signal,
+    text: &[u8],
+    now_unix_nano: u64,
+    lease: &mut Lease,
+) -> Result<Bytes, Refusal> {
     let before = lease.bytes();
-    if !lease.grow(text.len() as u64 * growth) {
+    if !lease.grow(text.len() as u64 * (by.growth)(signal)) {
         return Err(Refusal::later(Reason::MemoryLimit, BUSY_RETRY_AFTER));
     }
-    let payload = codec::otlp_json::to_protobuf(signal, text).map_err(|error| {
+    let payload = (by.translate)(signal, text, now_unix_nano).map_err(|error| {
         let message = format!("the {signal} request does not decode: {error}");
         Refusal::new(Kind::Malformed, message)
     })?;
@@ -274,7 +281,7 @@ fn from_json(signal: Signal, text: &[u8], lease: &mut Lease) -> Result<Bytes, Re
     Ok(payload.into())
 }
 
-pub(super) fn too_large(limit: usize) -> Refusal {
+pub(crate) fn too_large(limit: usize) -> Refusal {
     Refusal::new(
         Kind::TooLarge,
         format!(
@@ -291,7 +298,7 @@ fn inflate_refusal(error: InflateError, limit: usize) -> Refusal {
     }
 }
 
-pub(super) fn read_refusal(error: ReadError, limit: usize) -> Refusal {
+pub(crate) fn read_refusal(error: ReadError, limit: usize) -> Refusal {
     match error {
         ReadError::TooLarge => too_large(limit),
         ReadError::NoMemory => Refusal::later(Reason::MemoryLimit, BUSY_RETRY_AFTER),

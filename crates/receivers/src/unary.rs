@@ -1,4 +1,4 @@
-//! The gRPC door: unary calls by hand, because one frame, one message and three trailers need no framework, and because a
+//! Unary calls of gRPC, by hand, because one frame, one message and three trailers need no framework, and because a
 //! framework would inflate the message itself, with a slower library.
 //!
 //! Source: "gRPC over HTTP2" (PROTOCOL-HTTP2.md) and "Compression" of the gRPC project.
@@ -9,33 +9,38 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body::Frame;
 use http_body_util::BodyExt;
 use model::Signal;
 use net::grpc::{self, Code};
 use net::{Peer, Request, Response};
 
-use super::admit::{Arrived, Core, Format, read_refusal};
-use super::answer::{Accepted, Kind, Refusal};
-use super::body::{self, GRPC_PREFIX_BYTES, Length};
+use crate::admit::{Arrived, Core, Translation, read_refusal};
+use crate::answer::{Accepted, Kind, Refusal};
+use crate::body::{self, GRPC_PREFIX_BYTES, Length};
 use crate::inflate::Coding;
 
 /// What we say we take, in `grpc-accept-encoding`.
 const ACCEPTED: HeaderValue = HeaderValue::from_static("gzip, zstd, identity");
 
-/// The collector services, one per signal.
-pub(super) const fn service_name(signal: Signal) -> &'static str {
-    match signal {
-        Signal::Traces => "opentelemetry.proto.collector.trace.v1.TraceService",
-        Signal::Logs => "opentelemetry.proto.collector.logs.v1.LogsService",
-        Signal::Metrics => "opentelemetry.proto.collector.metrics.v1.MetricsService",
-    }
+/// A method that telemetry is sent with.
+#[derive(Clone, Copy)]
+pub(crate) struct Method {
+    pub(crate) service: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) signal: Signal,
+    /// `None` for OTLP's protobuf.
+    pub(crate) translation: Option<&'static Translation>,
+    /// Bytes of a message, compressed and inflated.
+    pub(crate) limit: usize,
+    /// The answer's message.
+    pub(crate) reply: fn(&Accepted) -> Result<Vec<u8>, Refusal>,
 }
 
-/// Answers one call of a signal's service.
-pub(super) async fn answer(core: Arc<Core>, signal: Signal, limit: usize, request: Request) -> Response {
-    if *request.method() != Method::POST {
+/// Answers one call of the method's service.
+pub(crate) async fn answer(core: Arc<Core>, method: Method, request: Request) -> Response {
+    if *request.method() != http::Method::POST {
         let mut response = grpc::status_only(Code::Internal, "gRPC calls are POST requests");
         *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
         response
@@ -43,24 +48,26 @@ pub(super) async fn answer(core: Arc<Core>, signal: Signal, limit: usize, reques
             .insert(header::ALLOW, HeaderValue::from_static("POST"));
         return response;
     }
-    let method = request.uri().path().rsplit('/').next().unwrap_or_default();
-    if method != "Export" {
+    let called = request.uri().path().rsplit('/').next().unwrap_or_default();
+    if called != method.name {
         return grpc::status_only(
             Code::Unimplemented,
-            &format!("{} has no method {method}; it has Export", service_name(signal)),
+            &format!("{} has no method {called}; it has {}", method.service, method.name),
         );
     }
-    match export(&core, signal, limit, request).await {
-        Ok(accepted) => success(&accepted),
+    let accepted = take(&core, method, request).await;
+    match accepted.and_then(|accepted| (method.reply)(&accepted)) {
+        Ok(message) => success(&message),
         Err(refusal) => {
-            core.count(signal, &refusal);
+            core.count(method.signal, &refusal);
             refuse(&refusal)
         }
     }
 }
 
-async fn export(core: &Arc<Core>, signal: Signal, limit: usize, request: Request) -> Result<Accepted, Refusal> {
-    core.check_signal(signal)?;
+async fn take(core: &Arc<Core>, method: Method, request: Request) -> Result<Accepted, Refusal> {
+    let limit = method.limit;
+    core.check_signal(method.signal)?;
     let encoding = request.headers().get("grpc-encoding").map(HeaderValue::as_bytes);
     let coding = coding(encoding)?;
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
@@ -86,8 +93,8 @@ async fn export(core: &Arc<Core>, signal: Signal, limit: usize, request: Request
         (true, coding) => coding,
     };
     core.admit(Arrived {
-        signal,
-        format: Format::Protobuf,
+        signal: method.signal,
+        translation: method.translation,
         coding,
         body: message,
         lease,
@@ -132,12 +139,11 @@ fn unframe(frame: &Bytes) -> Result<(bool, Bytes), Refusal> {
     }
 }
 
-fn success(accepted: &Accepted) -> Response {
-    let message = accepted.proto();
+fn success(message: &[u8]) -> Response {
     let mut data = Vec::with_capacity(GRPC_PREFIX_BYTES + message.len());
     data.push(0);
     data.extend_from_slice(&(message.len() as u32).to_be_bytes());
-    data.extend_from_slice(&message);
+    data.extend_from_slice(message);
     let mut trailers = HeaderMap::with_capacity(1);
     grpc::write_status(&mut trailers, Code::Ok, "");
     let body = Unary {

@@ -20,7 +20,7 @@ const FIRST_BUFFER_BYTES: usize = 16 * 1024;
 const AHEAD: usize = 4;
 
 /// How often a body's pace is asked about. The slowest sender gets a body of 320 KiB through within the first time.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The slowest sender we wait for, in bytes per second: a bad mobile link.
 const MIN_BYTES_PER_SECOND: u64 = 16 * 1024;
@@ -33,11 +33,11 @@ const DISCARD_BYTES: u64 = 8 * 1024 * 1024;
 const DISCARD_TIME: Duration = Duration::from_secs(5);
 
 /// Bytes before a gRPC message: the flag and the length.
-pub(super) const GRPC_PREFIX_BYTES: usize = 5;
+pub(crate) const GRPC_PREFIX_BYTES: usize = 5;
 
 /// Why there is no body.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum ReadError {
+pub(crate) enum ReadError {
     /// It is, or says it is, larger than the limit.
     TooLarge,
     /// The memory budget has no room.
@@ -52,7 +52,7 @@ pub(super) enum ReadError {
 
 /// What tells how long the body will be.
 #[derive(Clone, Copy)]
-pub(super) enum Length {
+pub(crate) enum Length {
     /// HTTP: `content-length`, if there was one.
     Header(Option<u64>),
     /// gRPC: the five bytes in front of the message.
@@ -60,7 +60,7 @@ pub(super) enum Length {
 }
 
 /// Reads a whole body of at most `limit` bytes (for gRPC: of message).
-pub(super) async fn read(
+pub(crate) async fn read(
     body: &mut Incoming,
     length: Length,
     limit: usize,
@@ -204,7 +204,7 @@ impl Pace {
 }
 
 /// Reads on, within bounds, what nobody will look at.
-pub(super) fn discard(mut body: Incoming) {
+pub(crate) fn discard(mut body: Incoming) {
     if body.is_end_stream() {
         return;
     }

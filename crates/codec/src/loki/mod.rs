@@ -1,0 +1,12 @@
+//! Loki's push API to and from OTLP logs: `logproto.PushRequest` as protobuf (without its snappy) and as JSON.
+//!
+//! Outwards, labels and lines are those of the OpenTelemetry Collector's `loki` exporter, hints included, so that dashboards keep working. Inwards a
+//! stream's labels are the resource, a line is a body.
+//!
+//! Source: Loki's HTTP API, "Ingest logs"; `pkg/push/push.proto`.
+
+mod labels;
+mod line;
+mod write;
+
+pub use write::{DefaultLabels, Encoding, Format, Options, Push, pushes};

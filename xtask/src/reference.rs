@@ -76,6 +76,11 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
         &["crates/pipeline/src/processors/memory_limiter.rs"],
     ),
     (
+        "Processor `probabilistic_sampler`",
+        "Config",
+        &["crates/pipeline/src/processors/probabilistic_sampler.rs"],
+    ),
+    (
         "Processor `redaction`",
         "Config",
         &[

@@ -42,6 +42,8 @@ pub enum Reason {
     UnreadableRecord,
     /// A processor of the configuration dropped it on purpose; its sender hears that all is well.
     Filtered,
+    /// A sampler's share did not include it; its sender hears that all is well.
+    NotSampled,
     /// A statement of a processor failed on it, and its `error_mode` is `propagate`.
     StatementFailed,
     /// The duty to answer was lost (a panic, a task that was dropped).
@@ -49,7 +51,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 21] = [
+    pub const ALL: [Reason; 22] = [
         Reason::MemoryLimit,
         Reason::JournalFull,
         Reason::JournalFailed,
@@ -69,6 +71,7 @@ impl Reason {
         Reason::SkippedOldest,
         Reason::UnreadableRecord,
         Reason::Filtered,
+        Reason::NotSampled,
         Reason::StatementFailed,
         Reason::Lost,
     ];
@@ -95,6 +98,7 @@ impl Reason {
             Reason::SkippedOldest => "skipped_oldest",
             Reason::UnreadableRecord => "unreadable_record",
             Reason::Filtered => "filtered",
+            Reason::NotSampled => "not_sampled",
             Reason::StatementFailed => "statement_failed",
             Reason::Lost => "lost",
         }
@@ -122,6 +126,7 @@ impl Reason {
             Reason::SkippedOldest => "the journal was full and the oldest records were given up",
             Reason::UnreadableRecord => "a journal record cannot be read",
             Reason::Filtered => "a processor dropped it, as configured",
+            Reason::NotSampled => "it was not in the share that is kept",
             Reason::StatementFailed => "a statement of a processor failed on it",
             Reason::Lost => "the answer was lost inside the collector; send again",
         }

@@ -107,6 +107,12 @@ const PROCESSORS: &[Kind<Step>] = &[
         parse: processors::resource::parse,
     },
     Kind {
+        name: "probabilistic_sampler",
+        also: &[],
+        signals: &[Signal::Traces, Signal::Logs],
+        parse: processors::probabilistic_sampler::parse,
+    },
+    Kind {
         name: "redaction",
         also: &[],
         signals: &[],

@@ -6,6 +6,7 @@ pub mod batch;
 pub mod filter;
 pub mod matching;
 pub mod memory_limiter;
+pub mod probabilistic_sampler;
 pub mod redaction;
 pub mod resource;
 pub mod transform;

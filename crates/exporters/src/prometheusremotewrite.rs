@@ -179,6 +179,17 @@ pub fn parse(section: &Section<'_>) -> Result<Config, Problems> {
         ));
     }
     check_labels(section, "external_labels", &config.own.external_labels)?;
+    if section.sets(&["wal"]) {
+        section.warn(
+            &["wal"],
+            "without effect: the journal is the write-ahead log of all exporters",
+        );
+    }
+    if section.sets(&["sending_queue", "num_consumers"]) {
+        let why = "without effect: one batch is in flight at a time, so that samples keep their order; `max_batch_request_parallelism` says how many of its \
+                   requests are";
+        section.warn(&["sending_queue", "num_consumers"], why);
+    }
     Ok(config)
 }
 

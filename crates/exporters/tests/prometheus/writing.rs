@@ -283,3 +283,15 @@ fn settings_of_the_field() {
         );
     }
 }
+
+#[test]
+fn what_has_no_effect_is_told() {
+    let text = "exporters:\n  prometheusremotewrite: { endpoint: 'http://h', wal: {}, sending_queue: { num_consumers: 4 } }\n\
+                service: { pipelines: { metrics: {} } }\n";
+    let config = Config::load(vec![Source::new("test.yaml", text)], &|_| None).expect("loads");
+    parse(&config.section(&config.exporters[0])).expect("right");
+    let said: Vec<String> = config.warnings().into_iter().map(|warning| warning.message).collect();
+    for words in ["the journal is the write-ahead log", "samples keep their order"] {
+        assert!(said.iter().any(|it| it.contains(words)), "{words}: {said:?}");
+    }
+}

@@ -367,6 +367,16 @@ fn truncate_all(list: &[Arg], m: &mut Machine<'_>) -> Result<(), Fault> {
     })
 }
 
+/// Many pairs, each of which grows within its bound, are told before they are all written.
+fn bounded(out: &[u8], pairs: Attributes<'_>) -> Result<(), Fault> {
+    match out.len() > pairs.stretch().len() + super::MAX_GROWTH_BYTES {
+        true => Err(Fault::from(
+            "the map would grow by more than the bound on what statements may add",
+        )),
+        false => Ok(()),
+    }
+}
+
 /// Copies the pairs, with a text in the place of each value for which `change` has one.
 fn map_values(
     pairs: Attributes<'_>,
@@ -377,6 +387,7 @@ fn map_values(
     let mut changed = false;
     let mut value = Vec::new();
     for raw in pairs.raw() {
+        bounded(out, pairs)?;
         let pair = KeyValue::read(raw);
         match change(pair.key, pair.value)? {
             Some(text) => {
@@ -549,9 +560,16 @@ fn replace_all(list: &[Arg], m: &mut Machine<'_>, pattern: usize, replacement: u
         }
         let mut changed = false;
         let mut renamed = Vec::new();
+        let mut size = 0;
         for raw in pairs.raw() {
             let key = KeyValue::read(raw).key;
             let new = replacement.apply(key, args.frame, mode)?;
+            size += new.as_ref().map_or(0, |new| new.len().saturating_sub(key.len()));
+            if size > super::MAX_GROWTH_BYTES {
+                return Err(Fault::from(
+                    "the map would grow by more than the bound on what statements may add",
+                ));
+            }
             changed |= new.is_some();
             renamed.push((new.map_or(Cow::Borrowed(key), Cow::Owned), value_of(raw)));
         }

@@ -451,14 +451,21 @@ fn to_double<'v>(args: &Args<'v>) -> Result<Value<'v>, Fault> {
 
 fn concat<'v>(args: &Args<'v>) -> Result<Value<'v>, Fault> {
     let delimiter = args.text(1)?;
-    let (mut out, mut first) = (String::new(), true);
+    let (mut out, mut first, mut longest) = (String::new(), true, 0);
     args.each(0, |value| {
         if !std::mem::take(&mut first) {
             out.push_str(&delimiter);
         }
         // As the collector writes what is missing.
-        out.push_str(value.text().as_deref().unwrap_or("<nil>"));
-        Ok(())
+        let text = value.text().unwrap_or(Cow::Borrowed("<nil>"));
+        longest = longest.max(text.len());
+        out.push_str(&text);
+        match out.len() > longest + super::MAX_GROWTH_BYTES {
+            true => Err(Fault::from(
+                "the text is larger than the bound on what statements may add",
+            )),
+            false => Ok(()),
+        }
     })?;
     Ok(out.into())
 }

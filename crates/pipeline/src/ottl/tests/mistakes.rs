@@ -205,6 +205,18 @@ fn bounds_hold() {
         changes(&doubled, Context::Span),
         "fault: the statement would make it larger than the bound on what statements may add"
     );
+    // Nine texts that grow by 700 KB each.
+    let long = "x".repeat(20_000);
+    let many = [
+        r#"set(attributes, {"a": "1", "b": "2", "c": "3", "d": "4", "e": "5", "f": "6", "g": "7", "h": "8", "i": "9"})"#.to_owned(),
+        r#"replace_all_patterns(attributes, "value", "^.*$", "0123456789012345678901234567890123456789")"#.to_owned(),
+        format!(r#"replace_all_patterns(attributes, "value", ".", "{long}")"#),
+    ];
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    assert_eq!(
+        changes(&many, Context::Span),
+        "fault: the map would grow by more than the bound on what statements may add"
+    );
     let nested = vec![r#"set(attributes["map"], [attributes["map"]])"#; 40];
     assert_eq!(
         changes(&nested, Context::Span),

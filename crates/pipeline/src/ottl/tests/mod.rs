@@ -1,6 +1,7 @@
 //! The language as tables: what a statement makes of a span, and which conditions hold for it. What comes out is decoded by `opentelemetry-proto`, not by
 //! the views.
 
+mod hostile;
 mod mistakes;
 mod naive;
 mod page;

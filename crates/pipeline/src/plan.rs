@@ -115,8 +115,11 @@ pub fn plan<R, X, N>(config: &Config, tables: &Tables<'_, R, X, N>) -> Result<Pl
         let mut in_request = Vec::new();
         let mut take: Option<(Arc<str>, Take)> = None;
         for reference in &pipeline.processors {
-            if resolve("processor", reference, &config.processors, &mut problems).is_none() {
+            let Some(found) = resolve("processor", reference, &config.processors, &mut problems) else {
                 continue;
+            };
+            if let Some(kind) = kind_of(found, tables.processors) {
+                check_signal("processor", reference, kind, signal, &mut problems);
             }
             let name = reference.id.to_arc();
             match processors

@@ -10,7 +10,9 @@ use std::time::Duration;
 use model::Signal;
 use pipeline::config::{Config, Problems, Section, Source};
 use pipeline::plan::{Kind, Removed, Tables, plan};
-use pipeline::processors::{attributes, batch, filter, memory_limiter, resource, transform};
+use pipeline::processors::{
+    attributes, batch, filter, memory_limiter, probabilistic_sampler, redaction, resource, transform,
+};
 use pipeline::sending::{Queue, Retry};
 use serde::Deserialize;
 
@@ -95,6 +97,18 @@ const TABLES: Tables<'_, (), (), ()> = Tables {
             also: &[],
             signals: &[],
             parse: resource::parse,
+        },
+        Kind {
+            name: "redaction",
+            also: &[],
+            signals: &[],
+            parse: redaction::parse,
+        },
+        Kind {
+            name: "probabilistic_sampler",
+            also: &[],
+            signals: &[Signal::Traces, Signal::Logs],
+            parse: probabilistic_sampler::parse,
         },
         Kind {
             name: "filter",

@@ -55,6 +55,7 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
         ],
     ),
     ("Receiver `jaeger`", "Config", &["crates/receivers/src/jaeger.rs", KEYS]),
+    ("Receiver `loki`", "Config", &["crates/receivers/src/loki.rs", KEYS]),
     (
         "Processor `attributes`",
         "Config",

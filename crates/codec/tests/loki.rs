@@ -6,7 +6,7 @@ mod arbitrary;
 #[path = "support/loki_api.rs"]
 mod loki_api;
 
-use codec::loki::{DefaultLabels, Encoding, Format, Options, Push, pushes};
+use codec::loki::{DefaultLabels, Encoding, Format, Options, Push, from_json, from_protobuf, pushes};
 use loki_api as api;
 use model::Signal;
 use model::canonical::canonicalize;
@@ -301,6 +301,35 @@ proptest! {
                     let time = entry.timestamp.unwrap_or_default();
                     prop_assert!((time.seconds, time.nanos) >= before, "in order of time");
                     before = (time.seconds, time.nanos);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_we_push_we_take_and_damage_is_an_error_or_legal_protobuf(
+        bytes in prop::collection::vec(proptest::prelude::any::<u8>(), 0..2000),
+        cut in 0usize..4000,
+        flips in prop::collection::vec((0usize..4000, proptest::prelude::any::<u8>()), 0..4),
+    ) {
+        let payload = canonicalize(Signal::Logs, Source(&bytes).logs().encode_to_vec().into()).expect("is legal").payload;
+        for (encoding, read) in [
+            (Encoding::Protobuf, from_protobuf as fn(&[u8], u64) -> _),
+            (Encoding::Json, from_json),
+        ] {
+            let options = Options { encoding, format: Format::Raw, structured_metadata: true, ..ALL };
+            for mut push in pushes(&payload, &options) {
+                let whole = read(&push.body, NOW).expect("what we write, we read");
+                let whole = canonicalize(Signal::Logs, whole.into()).expect("is legal");
+                prop_assert_eq!(whole.items, push.records);
+                push.body.truncate(cut.max(1));
+                for (at, byte) in &flips {
+                    let len = push.body.len();
+                    push.body[at % len] = *byte;
+                }
+                if let Ok(payload) = read(&push.body, NOW) {
+                    prop_assert!(payload.len() <= 64 + 8 * push.body.len(), "{} of {}", payload.len(), push.body.len());
+                    canonical(payload);
                 }
             }
         }

@@ -18,6 +18,8 @@ pub enum Coding {
     Zstd,
     /// HTTP's `deflate`, which is zlib (RFC 9110 §8.4.1.2).
     Deflate,
+    /// One block of snappy, as Loki's pushes are. Not among what OTLP's doors take.
+    Snappy,
 }
 
 /// What a sender may use; the answer to one that used something else.
@@ -25,6 +27,9 @@ pub const ACCEPTED: &str = "gzip, zstd, deflate, identity";
 
 /// Deflate cannot do better than this (RFC 1951: 258 bytes from two bits).
 const DEFLATE_MAX_RATIO: usize = 1032;
+
+/// Snappy cannot do better than this (its format: 64 bytes from a copy of three).
+const SNAPPY_MAX_RATIO: usize = 22;
 
 /// First guess where the data does not say what it inflates to. Telemetry is mostly between 4:1 and 10:1.
 const USUAL_RATIO: usize = 8;
@@ -72,7 +77,7 @@ impl Coding {
             Self::Identity => Some(Compression::None),
             Self::Gzip => Some(Compression::Gzip),
             Self::Zstd => Some(Compression::Zstd),
-            Self::Deflate => None,
+            Self::Deflate | Self::Snappy => None,
         }
     }
 
@@ -89,6 +94,7 @@ impl Coding {
                 _ => bytes.len() * USUAL_RATIO,
             },
             Self::Deflate => bytes.len() * USUAL_RATIO,
+            Self::Snappy => snap::raw::decompress_len(bytes).unwrap_or(0),
         }
     }
 }
@@ -111,7 +117,7 @@ pub struct Inflated {
 /// Inflates `bytes` to at most `limit` bytes. What the result takes is added to `lease` before it is allocated.
 pub fn inflate(coding: Coding, bytes: &[u8], limit: usize, lease: &mut Lease) -> Result<Inflated, InflateError> {
     let mut capacity = coding.expected_len(bytes);
-    if capacity > limit && matches!(coding, Coding::Gzip | Coding::Zstd) {
+    if capacity > limit && matches!(coding, Coding::Gzip | Coding::Zstd | Coding::Snappy) {
         // Its own announcement is too large; one that exaggerates does not check out either.
         return Err(InflateError::TooLarge);
     }
@@ -161,6 +167,7 @@ fn attempt(coding: Coding, bytes: &[u8], capacity: usize) -> Result<Inflated, At
             Ok(one(out))
         }
         Coding::Zstd => ZSTD.with_borrow_mut(|slot| unzstd(slot, bytes, capacity)).map(one),
+        Coding::Snappy => unsnap(bytes, capacity).map(one),
     }
 }
 
@@ -213,6 +220,17 @@ fn end_of_member(bytes: &[u8], inflated: &[u8]) -> Option<usize> {
     memmem::find_iter(bytes, &trailer)
         .map(|at| at + trailer.len())
         .find(|&end| end == bytes.len() || bytes[end..].starts_with(&GZIP_MAGIC))
+}
+
+/// The block says its length; a length that so few bytes cannot have is not allocated.
+fn unsnap(bytes: &[u8], capacity: usize) -> Result<Vec<u8>, Attempt> {
+    const MALFORMED: Attempt = Attempt::Malformed("it is not valid snappy data");
+    match snap::raw::decompress_len(bytes) {
+        Ok(len) if len > capacity => Err(Attempt::Small),
+        Ok(len) if len > bytes.len() * SNAPPY_MAX_RATIO => Err(MALFORMED),
+        Ok(_) => snap::raw::Decoder::new().decompress_vec(bytes).map_err(|_| MALFORMED),
+        Err(_) => Err(MALFORMED),
+    }
 }
 
 fn unzstd(
@@ -300,6 +318,11 @@ mod tests {
             check(Coding::Deflate, &zlib(text), Ok(text));
             check(Coding::Zstd, &zstd::bulk::compress(text, 1).unwrap(), Ok(text));
             check(Coding::Zstd, &zstd_stream(text), Ok(text));
+            check(
+                Coding::Snappy,
+                &snap::raw::Encoder::new().compress_vec(text).unwrap(),
+                Ok(text),
+            );
         }
     }
 
@@ -375,6 +398,8 @@ mod tests {
             Err(InflateError::TooLarge),
         );
         check(Coding::Zstd, &zstd_stream(&bomb), Err(InflateError::TooLarge));
+        let snappy = snap::raw::Encoder::new().compress_vec(&bomb).unwrap();
+        check(Coding::Snappy, &snappy, Err(InflateError::TooLarge));
     }
 
     #[test]
@@ -395,6 +420,9 @@ mod tests {
         );
         check(Coding::Deflate, b"no", bad("it is not valid zlib data"));
         check(Coding::Zstd, b"", bad("it is not valid zstd data"));
+        check(Coding::Snappy, b"", bad("it is not valid snappy data"));
+        // It says half a megabyte and has two bytes.
+        check(Coding::Snappy, b"\x80\x80\x20\x00", bad("it is not valid snappy data"));
         check(
             Coding::Zstd,
             b"\x28\xb5\x2f\xfdnonsense",

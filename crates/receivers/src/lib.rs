@@ -17,6 +17,7 @@ mod body;
 pub mod inflate;
 pub mod jaeger;
 pub mod keys;
+pub mod loki;
 pub mod otlp;
 mod post;
 pub mod settings;

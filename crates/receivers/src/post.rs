@@ -71,6 +71,14 @@ pub(crate) fn coding(headers: &HeaderMap) -> Result<Coding, Refusal> {
     }
 }
 
+/// The same, and snappy, which OTLP does not have.
+pub(crate) fn coding_or_snappy(headers: &HeaderMap) -> Result<Coding, Refusal> {
+    match headers.get(header::CONTENT_ENCODING) {
+        Some(name) if name.as_bytes().eq_ignore_ascii_case(b"snappy") => Ok(Coding::Snappy),
+        _ => coding(headers),
+    }
+}
+
 /// The media type, without its parameters and in lower case; empty where there is none.
 pub(crate) fn media_type(headers: &HeaderMap) -> String {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());

@@ -71,6 +71,12 @@ const RECEIVERS: &[Kind<ReceiverSettings>] = &[
         signals: &receivers::jaeger::SIGNALS,
         parse: |section| receiver(receivers::jaeger::Config::parse(section)),
     },
+    Kind {
+        name: "loki",
+        also: &[],
+        signals: &receivers::loki::SIGNALS,
+        parse: |section| receiver(receivers::loki::Config::parse(section)),
+    },
 ];
 
 fn receiver(settings: Result<impl receivers::Settings + 'static, Problems>) -> Result<ReceiverSettings, Problems> {

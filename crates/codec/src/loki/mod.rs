@@ -7,6 +7,11 @@
 
 mod labels;
 mod line;
+mod read;
+mod selector;
 mod write;
 
+pub use read::{BadPush, from_json, from_protobuf};
 pub use write::{DefaultLabels, Encoding, Format, Options, Push, pushes};
+
+const NANOS: u64 = 1_000_000_000;

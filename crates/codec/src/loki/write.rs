@@ -6,6 +6,7 @@ use model::view::logs::{LogRecord, resource_logs};
 use model::view::{AnyValue, Attributes, Resource, Scope};
 use model::wire::{BYTES, VARINT, close_length, open_length, put_bytes, put_tag, put_varint};
 
+use super::NANOS;
 use super::labels::{Labels, write_name};
 use super::line::{Whole, write_line};
 use crate::value_text;
@@ -18,8 +19,6 @@ const HINT_FORMAT: &str = "loki.format";
 
 /// Levels by their severity number, four each.
 const LEVELS: [&str; 6] = ["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"];
-
-const NANOS: u64 = 1_000_000_000;
 
 /// How a record becomes a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -270,10 +270,7 @@ mod tests {
                 "http: {logs_url_path: ''}",
                 "test:3:39: `` is not a path; write it like /v1/traces",
             ),
-            (
-                "",
-                "test:3:16: name at least one of `grpc` and `http` under `protocols`",
-            ),
+            ("", "test:3:5: name at least one of `grpc` and `http` under `protocols`"),
         ];
         for (protocols, want) in cases {
             let error = read(&format!("    protocols: {{{protocols}}}")).unwrap_err();

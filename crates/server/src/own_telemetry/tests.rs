@@ -264,3 +264,21 @@ async fn a_taken_port_stops_only_who_asked_for_it() {
     let place = Place::of(&off).expect("off");
     assert!(open(&own, &place, &[]).await.expect("off").is_none());
 }
+
+#[test]
+fn an_exporter_that_has_the_port_shows_both() {
+    let at = |place: &Place, address: &str| place.is_at(&address.parse().expect("an address"));
+    let asked = Place::Asked("127.0.0.1:9999".parse().expect("an address"));
+    assert!(at(&Place::Usual, "0.0.0.0:8888") && !at(&Place::Usual, "0.0.0.0:8889"));
+    assert!(at(&asked, "0.0.0.0:9999") && !at(&asked, "0.0.0.0:8888"));
+    assert!(!at(&Place::Off, "0.0.0.0:8888"));
+    let mut page = Writer::new(Format::Text);
+    page.family("mine", Kind::Gauge, "", "");
+    page.plain(&[], 1.0);
+    beside(&Arc::new(busy(&Metrics::default())))(&mut page);
+    let told = families(&page.finish());
+    assert!(
+        told.contains("mine") && told.contains("otelcol_receiver_accepted_spans_total"),
+        "{told:?}"
+    );
+}

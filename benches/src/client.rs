@@ -23,6 +23,7 @@ const MAX_TRIES: usize = 500;
 pub enum Service {
     Traces,
     Logs,
+    Metrics,
 }
 
 impl Service {
@@ -30,6 +31,7 @@ impl Service {
         match self {
             Self::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
             Self::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+            Self::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
         }
     }
 }

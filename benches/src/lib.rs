@@ -6,8 +6,10 @@
 pub mod client;
 pub mod logs;
 pub mod measure;
+pub mod points;
 pub mod process;
 pub mod report;
 pub mod scenario;
+pub mod sink;
 pub mod spans;
 pub mod usage;

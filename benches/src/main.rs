@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use benches::report::machine;
-use benches::scenario::{Setting, ingest, latency, lookup, peer, soak, start};
+use benches::scenario::{Setting, collect, ingest, latency, lookup, peer, soak, start};
 use clap::{Parser, Subcommand};
 
 /// End-to-end benchmarks of the trackline binary.
@@ -37,6 +37,16 @@ enum Scenario {
     Logs {
         #[arg(long, default_value_t = 1_000_000)]
         total: usize,
+    },
+    /// As a collector: items that arrive at the next hop per CPU-second, with and without the journal, beside `otelcol` and `rotel` where they are on PATH.
+    Collect {
+        #[arg(long, default_value_t = 2_000_000)]
+        total: usize,
+        #[arg(long, default_value_t = 3)]
+        runs: usize,
+        /// Only `spans`, `logs` or `points`.
+        #[arg(long)]
+        only: Option<String>,
     },
     /// Ack latency at a rate while searches run; acknowledged to queryable.
     Latency {
@@ -81,6 +91,7 @@ async fn main() -> Result<()> {
         Some(Scenario::Spans { total }) => ingest::spans(&setting, total).await?,
         Some(Scenario::Peer { total }) => peer::spans(&setting, total).await?,
         Some(Scenario::Logs { total }) => ingest::logs(&setting, total).await?,
+        Some(Scenario::Collect { total, runs, only }) => collect::run(&setting, only.as_deref(), total, runs).await?,
         Some(Scenario::Latency { total, rate }) => latency::run(&setting, total, rate).await?,
         Some(Scenario::Lookup { total }) => lookup::run(&setting, total).await?,
         Some(Scenario::Start) => start::run(&setting).await?,
@@ -90,6 +101,7 @@ async fn main() -> Result<()> {
             ingest::spans(&setting, 2_000_000).await?;
             peer::spans(&setting, 1_000_000).await?;
             ingest::logs(&setting, 1_000_000).await?;
+            collect::run(&setting, None, 2_000_000, 3).await?;
             latency::run(&setting, 1_000_000, 40_000.0).await?;
             lookup::run(&setting, 10_000_000).await?;
         }

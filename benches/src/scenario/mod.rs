@@ -1,5 +1,6 @@
 //! The benchmarks, one file each, and the load they share.
 
+pub mod collect;
 pub mod ingest;
 pub mod latency;
 pub mod lookup;

@@ -14,7 +14,7 @@
 
 use std::time::Duration;
 
-use model::{Batch, Signal};
+use model::{Batch, Compression, Signal};
 use pipeline::config::{Problems, Section};
 use pipeline::{BoxFuture, Exporter, Outcome};
 use serde::Deserialize;
@@ -74,6 +74,10 @@ impl Otlp {
 impl Exporter for Otlp {
     fn takes(&self, _signal: Signal) -> bool {
         true
+    }
+
+    fn packs(&self) -> Option<Compression> {
+        self.packing.compression()
     }
 
     fn export(&self, batch: Batch) -> BoxFuture<'_, Outcome> {

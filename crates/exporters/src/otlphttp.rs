@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use model::{Batch, Signal};
+use model::{Batch, Compression, Signal};
 use net::dial::Target;
 use pipeline::config::{Problems, Section};
 use pipeline::{BoxFuture, Exporter, Outcome, Reason};
@@ -148,6 +148,13 @@ impl OtlpHttp {
 impl Exporter for OtlpHttp {
     fn takes(&self, signal: Signal) -> bool {
         self.address(signal).is_some()
+    }
+
+    fn packs(&self) -> Option<Compression> {
+        match self.encoding {
+            Encoding::Proto => self.packing.compression(),
+            Encoding::Json => None,
+        }
     }
 
     fn export(&self, batch: Batch) -> BoxFuture<'_, Outcome> {

@@ -39,6 +39,17 @@ pub enum Packing {
     None,
 }
 
+impl Packing {
+    /// What a batch's wire form must be to go out as it is.
+    pub fn compression(self) -> Option<Compression> {
+        match self {
+            Packing::Gzip => Some(Compression::Gzip),
+            Packing::Zstd => Some(Compression::Zstd),
+            Packing::None => None,
+        }
+    }
+}
+
 /// A payload on its way out.
 pub struct Packed {
     pub bytes: Bytes,
@@ -46,10 +57,22 @@ pub struct Packed {
     pub encoding: Option<&'static str>,
 }
 
+/// What a thread keeps of its buffer between requests, in bytes: that of a full request of the graph's.
+const MAX_SCRATCH_BYTES: usize = 4 << 20;
+
+/// A compressor wants room for the worst case, which is several times what comes out; so it writes into a buffer that its thread keeps.
+struct Gzip {
+    compressor: libdeflater::Compressor,
+    scratch: Vec<u8>,
+}
+
 thread_local! {
-    static GZIP: RefCell<libdeflater::Compressor> = RefCell::new(libdeflater::Compressor::new(
-        libdeflater::CompressionLvl::new(GZIP_LEVEL).unwrap_or_default(),
-    ));
+    static GZIP: RefCell<Gzip> = RefCell::new(Gzip {
+        compressor: libdeflater::Compressor::new(
+            libdeflater::CompressionLvl::new(GZIP_LEVEL).unwrap_or_default(),
+        ),
+        scratch: Vec::new(),
+    });
 }
 
 /// Packs a payload; what came in packed the same way and was not edited goes out as it came.
@@ -116,12 +139,19 @@ pub fn pack_text(text: Vec<u8>, packing: Packing) -> Packed {
     }
 }
 
-fn compress_gzip(gzip: &mut libdeflater::Compressor, payload: &[u8]) -> Bytes {
-    let mut out = vec![0; gzip.gzip_compress_bound(payload.len())];
+fn compress_gzip(gzip: &mut Gzip, payload: &[u8]) -> Bytes {
+    let Gzip { compressor, scratch } = gzip;
+    let bound = compressor.gzip_compress_bound(payload.len());
+    if scratch.len() < bound {
+        scratch.resize(bound, 0);
+    }
     // The bound is the bound: there is room.
-    let length = gzip.gzip_compress(payload, &mut out).unwrap_or_default();
-    out.truncate(length);
-    out.into()
+    let length = compressor.gzip_compress(payload, scratch).unwrap_or_default();
+    let out = Bytes::copy_from_slice(&scratch[..length]);
+    if scratch.len() > MAX_SCRATCH_BYTES {
+        *scratch = Vec::new();
+    }
+    out
 }
 
 /// A stranger's text, short enough and without control characters.

@@ -103,8 +103,9 @@ impl Compression {
     }
 }
 
-/// The payload as it was received. Present only while it inflates to `Batch::payload` byte for byte, so that the
-/// journal and an exporter of the same encoding can pass it on without compressing again.
+/// The payload compressed, as it was received or as `gzip` made it of that. Present only while it inflates to
+/// `Batch::payload` byte for byte, so that the journal and an exporter of the same encoding can pass it on without
+/// compressing again.
 #[derive(Clone)]
 pub struct Wire {
     pub compression: Compression,
@@ -158,7 +159,7 @@ impl Batch {
     }
 
     /// The same arrival with another payload, which the caller vouches is canonical: what every edit returns. The wire
-    /// form is gone, because it no longer inflates to the payload.
+    /// form is gone, because it no longer inflates to the payload; an edit that can make the new one sets it.
     pub fn edited(&self, payload: Bytes, items: u32) -> Self {
         Batch {
             payload,

@@ -12,6 +12,7 @@ pub mod base64;
 pub mod batch;
 pub mod canonical;
 pub mod edit;
+pub mod gzip;
 pub mod id;
 pub mod record;
 pub mod schema;

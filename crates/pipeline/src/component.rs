@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use model::{Batch, Signal};
+use model::{Batch, Compression, Signal};
 
 use crate::ack::{Ack, Outcome};
 use crate::budget::Budget;
@@ -46,6 +46,11 @@ impl<F: Fn(Batch, Ack) + Send + Sync + 'static> Entry for F {
 /// flight, retries and moves the cursor; an exporter does one request and says how it went.
 pub trait Exporter: Send + Sync + 'static {
     fn takes(&self, signal: Signal) -> bool;
+
+    /// How it compresses what it sends, if a batch that has this wire form goes out as it is. Requests that are formed of several batches then get it too.
+    fn packs(&self) -> Option<Compression> {
+        None
+    }
 
     /// One attempt. `Retry` has it called again with the same batch; dropping the future gives the attempt up.
     fn export(&self, batch: Batch) -> BoxFuture<'_, Outcome>;

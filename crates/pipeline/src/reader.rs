@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use journal::{Delivery, Journal, Seq};
-use model::{Batch, edit};
+use model::{Batch, Compression, edit};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -335,7 +335,12 @@ impl ReaderTask {
             batches.extend(waiting.pop().map(|(_, batch)| batch));
         }
         let requests = match edit::concat(&batches) {
-            Some(batch) => edit::split(&batch, self.take.max_items.unwrap_or(u32::MAX), MAX_REQUEST_BYTES),
+            Some(mut batch) => {
+                if batches.len() > 1 && self.exporter.packs() == Some(Compression::Gzip) {
+                    batch.wire = edit::concat_wires(&batches, &batch);
+                }
+                edit::split(&batch, self.take.max_items.unwrap_or(u32::MAX), MAX_REQUEST_BYTES)
+            }
             // A stream is of one signal; were it not, each batch would go by itself.
             None => batches,
         };

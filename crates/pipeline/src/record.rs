@@ -1,5 +1,5 @@
-//! Why: how a batch lies in the journal, which knows nothing of batches. The payload is the request's own compressed bytes if nobody edited it, else
-//! packed with fast zstd; everything else is a small header.
+//! Why: how a batch lies in the journal, which knows nothing of batches. The payload is the batch's wire form: the request's own compressed bytes, also
+//! where an edit could keep most of them. Without one it is packed with fast zstd. Everything else is a small header.
 //!
 //! Header, version 1, all numbers little-endian: version `u8`, signal `u8`, encoding `u8`, compression of the payload `u8`, items `u32`, bytes of the
 //! payload when inflated `u32`, arrival `u64` (ns since 1970), flags `u8` (1: peer, 2: source offset), receiver (`u16` length, text), peer (`u16`

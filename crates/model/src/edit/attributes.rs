@@ -2,7 +2,8 @@
 
 use super::layout::{Element, Path, children, elements, item_attributes, path};
 use super::splice::Splices;
-use crate::batch::{Batch, Signal};
+use crate::batch::{Batch, Compression, Signal, Wire};
+use crate::gzip;
 use crate::view::{AnyValue, Attributes, List};
 use crate::wire::{self, Fields, put_bytes, put_tag, put_varint};
 
@@ -150,9 +151,25 @@ pub fn edit_attributes(batch: &Batch, level: Level, mut edit: impl FnMut(Owner<'
         pass.resource_group(group, level);
     }
     match pass.splices.apply() {
-        Some(payload) => batch.edited(payload, batch.items),
+        Some(payload) => Batch {
+            wire: grafted(batch, pass.splices.end(), &payload),
+            ..batch.edited(payload, batch.items)
+        },
         None => batch.clone(),
     }
+}
+
+/// The wire form of an edited payload, where the old one can be kept but for its beginning: what changes a resource seldom changes anything else.
+fn grafted(batch: &Batch, changed: usize, edited: &[u8]) -> Option<Wire> {
+    let wire = batch
+        .wire
+        .as_ref()
+        .filter(|wire| wire.compression == Compression::Gzip)?;
+    let bytes = gzip::graft(&wire.bytes, batch.payload.len(), changed, edited)?;
+    Some(Wire {
+        compression: Compression::Gzip,
+        bytes: bytes.into(),
+    })
 }
 
 /// The field numbers of `attributes` in a resource and in a scope.

@@ -1,5 +1,6 @@
 //! Edits of encoded batches. Nothing is decoded: protobuf lets requests be concatenated, and everything else is a list
-//! of splices, applied in one copy. An edit that changes nothing returns the batch as it was, wire form included.
+//! of splices, applied in one copy. An edit that changes nothing returns the batch as it was, wire form included; one
+//! that changes only the beginning keeps the rest of a gzip wire form.
 
 pub mod attributes;
 pub mod inner;
@@ -18,7 +19,8 @@ pub use visit::{Fate, Visit, visit};
 
 use bytes::Bytes;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Compression, Wire};
+use crate::gzip;
 
 /// Joins batches of one signal and encoding into one, which takes its `meta` from the first. `None` if there are no
 /// batches or their signals differ. A single batch comes back as it is.
@@ -40,4 +42,22 @@ pub fn concat(batches: &[Batch]) -> Option<Batch> {
         items = items.saturating_add(batch.items);
     }
     Some(first.edited(Bytes::from(payload), items))
+}
+
+/// The wire form of batches that were joined into `whole`, without compressing; `None` if not all of them have gzip's.
+pub fn concat_wires(batches: &[Batch], whole: &Batch) -> Option<Wire> {
+    let members: Option<Vec<&[u8]>> = batches
+        .iter()
+        .map(|batch| match &batch.wire {
+            Some(Wire {
+                compression: Compression::Gzip,
+                bytes,
+            }) => Some(&bytes[..]),
+            _ => None,
+        })
+        .collect();
+    Some(Wire {
+        compression: Compression::Gzip,
+        bytes: gzip::join(&members?, &whole.payload)?.into(),
+    })
 }

@@ -183,6 +183,11 @@ impl<'a> Splices<'a> {
         self.splices.truncate(open.index);
     }
 
+    /// Where the last change ends in the source; behind it, everything is as it was.
+    pub(super) fn end(&self) -> usize {
+        self.splices.last().map_or(0, |last| (last.at + last.remove) as usize)
+    }
+
     /// The changed payload; `None` if there were no changes.
     pub(super) fn apply(&self) -> Option<Bytes> {
         if self.splices.is_empty() {

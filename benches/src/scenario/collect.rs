@@ -363,7 +363,7 @@ fn command(
         Under::Trackline { .. } => {
             let mut command = Command::new(&setting.binary);
             command
-                .arg("serve")
+                .arg("collect")
                 .arg("--config")
                 .arg(config)
                 .arg("--data-dir")

@@ -165,17 +165,41 @@ impl<'a> Walker<'a> {
             filled = end;
         }
         self.literals.build(&lengths[..literals], literal)?;
+        self.literals.pair();
         self.distances.build(&lengths[literals..literals + distances], distance)
     }
 
-    /// Steps over one symbol of a block that is not stored.
+    /// Steps over what is left of a block that is not stored. The same as [`Walker::symbol`] up to the end, with the common symbols, literals in ones
+    /// and twos, looked up without asking for bits anew.
+    pub(super) fn rest_of_block(&mut self) -> Option<()> {
+        loop {
+            let bits = self.bits.peek(self.at);
+            let mut used = 0;
+            for _ in 0..LITERALS_AT_ONCE {
+                let entry = self.literals.table[(bits >> used) as usize & ((1 << LITERAL_BITS) - 1)];
+                let (means, length) = (entry >> 4, entry & 15);
+                if length == 0 || !matches!(means, LITERAL | TWO_LITERALS) {
+                    break;
+                }
+                used += length;
+                self.out += means as usize;
+            }
+            self.at += used as usize;
+            // Whatever comes now; it also looks whether the stream is at its end.
+            if self.symbol()? == Symbol::EndOfBlock {
+                return Some(());
+            }
+        }
+    }
+
+    /// Steps over one symbol of a block that is not stored, or two.
     #[inline(always)]
     pub(super) fn symbol(&mut self) -> Option<Symbol> {
         let bits = self.bits.peek(self.at);
         let (entry, used) = self.literals.find(bits)?;
         self.at += used as usize;
-        if entry == LITERAL {
-            self.out += 1;
+        if matches!(entry, LITERAL | TWO_LITERALS) {
+            self.out += entry as usize;
         } else if entry == END {
             return (self.at <= self.bits.len()).then_some(Symbol::EndOfBlock);
         } else {
@@ -190,8 +214,12 @@ impl<'a> Walker<'a> {
 }
 
 /// Meanings below every length's: the shortest is 3, shifted by the 8 bits of its extra bits' number.
+/// A literal's is the number of bytes it stands for.
 const LITERAL: u32 = 1;
-const END: u32 = 2;
+const TWO_LITERALS: u32 = 2;
+const END: u32 = 3;
+/// As many literals as 56 bits surely hold.
+const LITERALS_AT_ONCE: u32 = 5;
 
 /// What a symbol of the first alphabet stands for: a byte, the end, or a length's base and extra bits.
 fn literal(symbol: usize) -> Option<u32> {
@@ -300,6 +328,23 @@ impl<const TABLE: usize, const SYMBOLS: usize> Codes<TABLE, SYMBOLS> {
             }
         }
         Some(())
+    }
+
+    /// Where two literals' codes fit into one look-up, it finds both.
+    fn pair(&mut self) {
+        // From the top: what follows a code lies below, and is still single.
+        for slot in (1..TABLE).rev() {
+            let entry = self.table[slot];
+            let length = entry & 15;
+            if length == 0 || entry >> 4 != LITERAL {
+                continue;
+            }
+            let next = self.table[slot >> length];
+            let both = length + (next & 15);
+            if next & 15 != 0 && next >> 4 == LITERAL && both <= TABLE.trailing_zeros() {
+                self.table[slot] = TWO_LITERALS << 4 | both;
+            }
+        }
     }
 
     /// The meaning of the symbol that the bits begin with, and its length.

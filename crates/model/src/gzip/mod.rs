@@ -172,7 +172,9 @@ fn reopen(out: &mut Vec<u8>, begin: usize) -> Option<()> {
     let mut walker = Walker::new(&out[begin..]);
     let last = loop {
         let head = walker.block()?;
-        while !head.stored && walker.symbol()? != Symbol::EndOfBlock {}
+        if !head.stored {
+            walker.rest_of_block()?;
+        }
         if head.last {
             break head.at;
         }

@@ -13,6 +13,8 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use proptest::prelude::*;
 use prost::Message;
 
@@ -421,4 +423,77 @@ fn edits_that_change_nothing_keep_the_wire_form() {
             .is_some()
     );
     assert!(edit::concat(&[]).is_none());
+}
+
+/// A batch of one resource as a client sends it, in gzip.
+fn zipped(spans: u64) -> Batch {
+    let span = |id: u64| Span {
+        trace_id: u128::from(id + 1).to_be_bytes().to_vec(),
+        span_id: (id + 1).to_be_bytes().to_vec(),
+        name: format!("GET /api/v1/workflows/{}", id * 7919 % 1000),
+        start_time_unix_nano: 1_700_000_000_000_000_000 + id * 1_234_567,
+        ..Span::default()
+    };
+    let request = ExportTraceServiceRequest {
+        resource_spans: vec![ResourceSpans {
+            resource: Some(Resource::default()),
+            scope_spans: vec![ScopeSpans {
+                spans: (0..spans).map(span).collect(),
+                ..ScopeSpans::default()
+            }],
+            ..ResourceSpans::default()
+        }],
+    };
+    let batch = batch(Signal::Traces, request.encode_to_vec().into());
+    let mut compressor = libdeflater::Compressor::new(libdeflater::CompressionLvl::default());
+    let mut packed = vec![0; compressor.gzip_compress_bound(batch.payload.len())];
+    let len = compressor
+        .gzip_compress(&batch.payload, &mut packed)
+        .expect("there is room");
+    packed.truncate(len);
+    let wire = Wire {
+        compression: Compression::Gzip,
+        bytes: packed.into(),
+    };
+    Batch {
+        wire: Some(wire),
+        ..batch
+    }
+}
+
+fn unzipped(batch: &Batch) -> Bytes {
+    let wire = batch.wire.as_ref().expect("it has a wire form");
+    let mut out = vec![0; batch.payload.len()];
+    let len = libdeflater::Decompressor::new()
+        .gzip_decompress(&wire.bytes, &mut out)
+        .expect("it inflates");
+    out.truncate(len);
+    out.into()
+}
+
+#[test]
+fn the_wire_form_follows_an_edit_of_the_resource_and_a_join() {
+    let batch = zipped(2_000);
+    let edit =
+        |batch: &Batch, level| edit_attributes(batch, level, |_, changes| changes.set("env", ValueView::Str("prod")));
+    let edited = edit(&batch, Level::Resource);
+    assert_ne!(edited.payload, batch.payload);
+    assert_eq!(unzipped(&edited), edited.payload);
+    assert!(
+        edit(&batch, Level::Item).wire.is_none(),
+        "no stretch of it is as it was"
+    );
+    assert!(
+        edit(&zipped(100), Level::Resource).wire.is_none(),
+        "too short to be worth it"
+    );
+
+    let parts = [edited, batch, zipped(100)];
+    let mut whole = edit::concat(&parts).expect("of one signal");
+    whole.wire = edit::concat_wires(&parts, &whole);
+    assert_eq!(unzipped(&whole), whole.payload);
+    let [first, ..] = parts;
+    let bare = first.edited(first.payload.clone(), first.items);
+    let whole = edit::concat(&[first.clone(), bare.clone()]).expect("of one signal");
+    assert!(edit::concat_wires(&[first, bare], &whole).is_none(), "one has none");
 }

@@ -140,7 +140,9 @@ fn cut(deflate: &[u8], from: usize, most: usize) -> Option<Cut> {
     let mut tries = 0;
     loop {
         let head = walker.block()?;
-        while !head.stored {
+        // A stored block has been walked with its header.
+        let mut ended = head.stored;
+        while !ended {
             if walker.out >= from {
                 // The header begins a byte; each filler moves it by two bits.
                 let off = walker.at.wrapping_sub(head.symbols - head.at) & 7;
@@ -157,9 +159,7 @@ fn cut(deflate: &[u8], from: usize, most: usize) -> Option<Cut> {
             if walker.out > most || tries > MAX_TRIES {
                 return None;
             }
-            if walker.symbol()? == Symbol::EndOfBlock {
-                break;
-            }
+            ended = walker.symbol()? == Symbol::EndOfBlock;
         }
         if head.last {
             return None;

@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn counters_only_grow() {
         let mut source = PointSource::new(1, 1_000_000_000_000_000, 10);
-        let mut total = |source: &mut PointSource| -> i64 {
+        let total = |source: &mut PointSource| -> i64 {
             let request = ExportMetricsServiceRequest::decode(source.request().as_slice()).expect("decodes");
             for _ in 1..SERVICES.len() * INSTANCES {
                 source.request();

@@ -126,7 +126,7 @@ pub async fn run(setting: &Setting, only: Option<&str>, total: usize, runs: usiz
                 "",
             );
             table.push_str(&format!(
-                "| {} | {name} | {:.0},000 ({:.0}–{:.0}) | {:.1}:1 | {peak:.0} MiB |\n",
+                "| {} | {name} | {:.0} ({:.0}–{:.0}) | {:.1}:1 | {peak:.0} MiB |\n",
                 load.items,
                 median.per_cpu_second / 1e3,
                 low.per_cpu_second / 1e3,
@@ -136,7 +136,7 @@ pub async fn run(setting: &Setting, only: Option<&str>, total: usize, runs: usiz
         }
     }
     println!(
-        "\n| | | per CPU-second (lowest–highest, thousands) | output | peak memory |\n|---|---|---|---|---|\n{table}"
+        "\n| | | thousands per CPU-second (lowest–highest) | output | peak memory |\n|---|---|---|---|---|\n{table}"
     );
     let workload = format!(
         "{total} items in {runs} runs each, {PER_REQUEST} a request, {IN_FLIGHT} in flight, OTLP/gRPC gzip in and out"

@@ -109,18 +109,33 @@ pub async fn run(setting: &Setting, only: Option<&str>, total: usize, runs: usiz
             report.add(&what, median.per_cpu_second, "1/s", target);
             report.add(&format!("{what}, lowest run"), low.per_cpu_second, "1/s", "");
             report.add(&format!("{what}, highest run"), high.per_cpu_second, "1/s", "");
-            report.add(&format!("  arrived per second, {name}"), median.per_second, "1/s", "");
-            report.add(&format!("  compression of the output, {name}"), median.ratio, ":1", "");
             report.add(
-                &format!("  items in a request out, {name}"),
+                &format!("  {}: arrived per second, {name}", load.items),
+                median.per_second,
+                "1/s",
+                "",
+            );
+            report.add(
+                &format!("  {}: compression of the output, {name}", load.items),
+                median.ratio,
+                ":1",
+                "",
+            );
+            report.add(
+                &format!("  {}: items in a request out, {name}", load.items),
                 median.items_per_request,
                 "",
                 "",
             );
-            report.add(&format!("  peak resident memory, {name}"), peak, "MiB", "");
+            report.add(
+                &format!("  {}: peak resident memory, {name}", load.items),
+                peak,
+                "MiB",
+                "",
+            );
             let missing = figures.iter().map(|run| run.missing).max().unwrap_or_default();
             report.add(
-                &format!("  acknowledged and not arrived, {name}"),
+                &format!("  {}: acknowledged and not arrived, {name}", load.items),
                 missing as f64,
                 "",
                 "",

@@ -1,6 +1,5 @@
 //! One trace can be as large as the store: reads of it end at their bounds and say what they left out.
 
-#[allow(dead_code, reason = "the generators are for other tests")]
 mod traffic;
 
 // The generator of logs looks for its sibling at the root of its crate.

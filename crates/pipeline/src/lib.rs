@@ -13,6 +13,7 @@ pub mod ack;
 pub mod budget;
 pub mod component;
 pub mod config;
+pub mod connectors;
 mod dead_letter;
 mod direct;
 pub mod graph;
@@ -28,6 +29,7 @@ pub mod reason;
 mod recent;
 pub mod record;
 pub mod sending;
+pub mod stage;
 #[cfg(test)]
 mod testing;
 
@@ -38,3 +40,4 @@ pub use graph::Graph;
 pub use intake::Intake;
 pub use ledger::Ledger;
 pub use reason::Reason;
+pub use stage::{BadState, MakeStage, Stage, State};

@@ -133,6 +133,10 @@ pub fn plan<R, X, N>(config: &Config, tables: &Tables<'_, R, X, N>) -> Result<Pl
                     problems.push(Problem::new(reference.span, message));
                 }
                 Some(Step::Take(settings)) => take = Some((name, settings)),
+                Some(Step::Stage(_)) => {
+                    let message = format!("`{name}` holds data, which no pipeline can do yet");
+                    problems.push(Problem::new(reference.span, message));
+                }
                 // Its settings did not read; that has been reported.
                 None => {}
             }

@@ -97,7 +97,7 @@ pub fn try_processor(
     let config = Config::load(vec![Source::new("test.yaml", text)], &|_| None)?;
     match parse(&config.section(&config.processors[0]))? {
         Step::InRequest(processor) => Ok(processor),
-        Step::Take(_) => panic!("runs behind the journal"),
+        Step::Take(_) | Step::Stage(_) => panic!("runs behind the journal"),
     }
 }
 

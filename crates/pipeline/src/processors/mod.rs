@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::component::Processor;
+use crate::stage::MakeStage;
 
 /// What a processor in the configuration is to the planner.
 #[derive(Clone)]
@@ -23,6 +24,8 @@ pub enum Step {
     InRequest(Arc<dyn Processor>),
     /// It says how much a reader of the journal takes at once; it is not a station of its own.
     Take(Take),
+    /// It holds data: it stands behind the journal, and another stream of the journal behind it.
+    Stage(MakeStage),
 }
 
 /// How much a reader takes at once, in items of the signal.

@@ -202,7 +202,7 @@ impl Engine {
     }
 
     fn try_write_part(&mut self, group: &mut std::collections::VecDeque<Pending>) -> Result<(), Trouble> {
-        let first = group.front().expect("the group is not empty").frame_bytes();
+        let first = bundles(group).next().expect("the group is not empty").1;
         self.check_free_space()?;
         if self
             .active
@@ -217,13 +217,12 @@ impl Engine {
         let active = self.active.as_mut().expect("made above");
         let mut end = active.offset;
         let mut count = 0;
-        for pending in group.iter() {
-            let frame = pending.frame_bytes();
-            if end + frame > active.capacity {
+        for (records, frames) in bundles(group) {
+            if end + frames > active.capacity {
                 break;
             }
-            end += frame;
-            count += 1;
+            end += frames;
+            count += records;
         }
         if end > active.reserved {
             let reserve = end.next_multiple_of(RESERVE_STEP_BYTES).min(active.capacity);
@@ -233,6 +232,7 @@ impl Engine {
         let now = self.shared.clock.now_unix_nano();
         let id = self.shared.state().id;
         self.heads.clear();
+        let mut follows = false;
         for (at, pending) in group.iter().take(count).enumerate() {
             let record = &pending.record;
             let head = Head {
@@ -244,7 +244,10 @@ impl Engine {
                 header_bytes: record.header.len() as u32,
                 stream_bytes: record.stream.len() as u8,
                 kind: Kind::Record,
+                follows,
+                more_follow: pending.more_follow,
             };
+            follows = pending.more_follow;
             head.encode(&id, record.stream.as_bytes(), &mut self.heads);
         }
         let mut heads = &self.heads[..];
@@ -661,6 +664,22 @@ impl Engine {
             tracing::warn!(%error, "the journal's reader positions could not be written on close; the last of it will be delivered again");
         }
     }
+}
+
+/// What is appended together: how many records each, and the bytes of their frames.
+fn bundles(group: &std::collections::VecDeque<Pending>) -> impl Iterator<Item = (usize, u64)> {
+    let mut rest = group.iter();
+    std::iter::from_fn(move || {
+        let (mut records, mut frames) = (0, 0);
+        for pending in rest.by_ref() {
+            records += 1;
+            frames += pending.frame_bytes();
+            if !pending.more_follow {
+                break;
+            }
+        }
+        (records > 0).then_some((records, frames))
+    })
 }
 
 fn until(deadline_unix_nano: u128, now_unix_nano: u64) -> Duration {

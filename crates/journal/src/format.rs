@@ -9,7 +9,7 @@ use crate::settings::{HEADER_LIMIT_BYTES, JournalId, PAYLOAD_LIMIT_BYTES, STREAM
 
 pub(crate) const MAGIC: [u8; 8] = *b"TLJOURNL";
 /// Raised when a file can no longer be read by a program that knows only the number before.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 pub(crate) const SEGMENT_HEADER_BYTES: usize = 64;
 pub(crate) const HEAD_BYTES: usize = 48;
 pub(crate) const TRAILER_BYTES: usize = 16;
@@ -97,6 +97,10 @@ pub(crate) struct Head {
     pub header_bytes: u32,
     pub stream_bytes: u8,
     pub kind: Kind,
+    /// It was appended together with the record before it…
+    pub follows: bool,
+    /// …and with the one behind it: they count together or not at all.
+    pub more_follow: bool,
 }
 
 impl Head {
@@ -115,7 +119,7 @@ impl Head {
             Kind::Record => 1,
             Kind::Seal => 2,
         });
-        out.put_u16_le(0);
+        out.put_u16_le(u16::from(self.more_follow) | u16::from(self.follows) << 1);
         let sum = head_crc(id, &out[start..], stream);
         out.put_u32_le(sum);
         out.put_slice(stream);
@@ -127,7 +131,7 @@ impl Head {
             return None;
         }
         let mut rest = &bytes[4..];
-        let head = Head {
+        let mut head = Head {
             body_crc: rest.get_u32_le(),
             seq: rest.get_u64_le(),
             appended_at_unix_nano: rest.get_u64_le(),
@@ -140,8 +144,13 @@ impl Head {
                 2 => Kind::Seal,
                 _ => return None,
             },
+            follows: false,
+            more_follow: false,
         };
-        if rest.get_u16_le() != 0
+        let together = rest.get_u16_le();
+        head.more_follow = together & 1 != 0;
+        head.follows = together & 2 != 0;
+        if together > 3
             || usize::from(head.stream_bytes) > STREAM_NAME_LIMIT_BYTES
             || head.header_bytes as usize > HEADER_LIMIT_BYTES
             || head.payload_bytes as usize > PAYLOAD_LIMIT_BYTES
@@ -279,6 +288,8 @@ impl Seal {
             header_bytes: 0,
             stream_bytes: 0,
             kind: Kind::Seal,
+            follows: false,
+            more_follow: false,
         };
         let mut out = Vec::with_capacity(HEAD_BYTES + summary.len() + TRAILER_BYTES + ALIGN_BYTES as usize);
         head.encode(id, &[], &mut out);
@@ -354,10 +365,13 @@ mod tests {
             );
         }
         let mut newer = bytes;
-        newer[8] = 2;
+        newer[8] = FORMAT_VERSION as u8 + 1;
         let sum = crc32c::crc32c(&newer[..60]).to_le_bytes();
         newer[60..].copy_from_slice(&sum);
-        assert_eq!(SegmentHeader::decode(&newer), Err(HeaderFault::Newer(2)));
+        assert_eq!(
+            SegmentHeader::decode(&newer),
+            Err(HeaderFault::Newer(FORMAT_VERSION + 1))
+        );
     }
 
     #[test]
@@ -371,6 +385,8 @@ mod tests {
             header_bytes: 6,
             stream_bytes: 4,
             kind: Kind::Record,
+            follows: true,
+            more_follow: true,
         };
         let mut bytes = Vec::new();
         head.encode(&ID, b"logs", &mut bytes);

@@ -16,7 +16,7 @@ use crate::seek::seek;
 use crate::settings::{JournalId, Seq};
 use crate::state::{ReaderState, Segment, State};
 use crate::status::{DAMAGE_LIMIT, Damage, ReaderStatus};
-use crate::walk::{Bodies, Extent, Rest, Step, Walk};
+use crate::walk::{Bodies, Extent, Rest, Step, Unfinished, Walk};
 
 /// A journal's files and readers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -263,6 +263,7 @@ impl SegmentFile {
         let extent = Extent::whole(self.length, segment.first_seq, below_seq);
         let mut walk = Walk::new(&*self.file, *id, extent, bodies);
         let mut broken: Option<(u64, u64)> = None;
+        let mut unfinished = Unfinished::default();
         loop {
             match walk.step() {
                 Step::Record { head, stream, .. } => {
@@ -277,6 +278,7 @@ impl SegmentFile {
                             acknowledged,
                         });
                     }
+                    unfinished.found(&head, &segment);
                     segment.next_seq = head.seq + 1;
                     segment.data_end = walk.offset();
                     segment.summary.add(
@@ -293,6 +295,11 @@ impl SegmentFile {
                     let rest = match (broken, rest) {
                         (Some((_, bytes)), Rest::Nothing | Rest::Torn { .. }) => Rest::Torn { bytes },
                         _ => rest,
+                    };
+                    let rest = match (unfinished.cut(&mut segment), rest) {
+                        (0, rest) => rest,
+                        (cut, Rest::Torn { bytes }) => Rest::Torn { bytes: bytes + cut },
+                        (cut, Rest::Nothing | Rest::Sealed) => Rest::Torn { bytes: cut },
                     };
                     return (segment, rest);
                 }

@@ -19,7 +19,7 @@ use crate::settings::*;
 use crate::shared::Shared;
 use crate::state::{ReaderState, Segment, State};
 use crate::status::{Damage, Health, Recovery};
-use crate::walk::{Bodies, Extent, Rest, Step, Walk};
+use crate::walk::{Bodies, Extent, Rest, Step, Unfinished, Walk};
 
 pub(crate) const LOCK_FILE: &str = "lock";
 /// After a stop that was not orderly, numbers go on this much higher: a reader may have been given, and may have stored,
@@ -276,6 +276,7 @@ fn recover_segment(
         Bodies::Check,
     );
     let mut broken: Option<(u64, u64)> = None;
+    let mut unfinished = Unfinished::default();
     let rest = loop {
         match walk.step() {
             Step::Record { head, stream, .. } => {
@@ -294,6 +295,7 @@ fn recover_segment(
                         acknowledged,
                     });
                 }
+                unfinished.found(&head, &segment);
                 segment.next_seq = head.seq + 1;
                 segment.data_end = walk.offset();
                 // A name that passed its checksum was a str when it was written.
@@ -314,7 +316,8 @@ fn recover_segment(
         Rest::Torn { bytes } => bytes,
         Rest::Nothing | Rest::Sealed => 0,
     };
-    *torn_bytes += torn + broken.map_or(0, |(_, bytes)| bytes);
+    let unfinished = unfinished.cut(&mut segment);
+    *torn_bytes += unfinished + torn + broken.map_or(0, |(_, bytes)| bytes);
     if found.header.is_none() && (segment.summary.records() > 0 || torn > 0) {
         state.note_damage(Damage {
             segment: name.clone(),

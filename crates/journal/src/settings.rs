@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 /// number that could have been given out before.
 pub type Seq = u64;
 
-/// The longest stream name, so that it fits one byte in a record's head.
-pub const STREAM_NAME_LIMIT_BYTES: usize = 64;
+/// The longest stream name: a pipeline's and a component's, and it fits one byte in a record's head.
+pub const STREAM_NAME_LIMIT_BYTES: usize = 160;
 /// The longest reader name: it is shown in tables and written on a line of the cursor file.
 pub const READER_NAME_LIMIT_BYTES: usize = 256;
 /// The longest opaque header: it holds a batch's metadata, not data.

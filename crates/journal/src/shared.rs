@@ -27,17 +27,21 @@ const REFUSAL_RECHECK: Duration = Duration::from_millis(500);
 pub(crate) struct Pending {
     pub record: Record,
     pub body_crc: u32,
+    /// The one behind it is written with it or not at all.
+    pub more_follow: bool,
     done: Option<Done>,
 }
 
 impl Pending {
-    pub(crate) fn new(record: Record, done: Done) -> Pending {
+    /// The last of what is appended together has the callback; the others have those behind them.
+    fn new(record: Record, done: Option<Done>) -> Pending {
         // Summed up here, on its sender's thread, where the bytes are in the processor's cache.
         let body_crc = body_crc(&record.header, &record.payload);
         Pending {
             record,
             body_crc,
-            done: Some(done),
+            more_follow: done.is_none(),
+            done,
         }
     }
 
@@ -157,43 +161,49 @@ impl Shared {
     }
 
     /// Refuses by measures before anything is queued.
-    pub(crate) fn measure(&self, record: &Record) -> Result<(), TooLarge> {
-        let (stream, header, payload) = (record.stream.len(), record.header.len(), record.payload.len());
-        if stream == 0 || stream > STREAM_NAME_LIMIT_BYTES {
-            return Err(TooLarge::Stream(stream));
+    pub(crate) fn measure(&self, records: &[Record]) -> Result<(), TooLarge> {
+        let mut frames = 0;
+        for record in records {
+            let (stream, header, payload) = (record.stream.len(), record.header.len(), record.payload.len());
+            if stream == 0 || stream > STREAM_NAME_LIMIT_BYTES {
+                return Err(TooLarge::Stream(stream));
+            }
+            if header > HEADER_LIMIT_BYTES {
+                return Err(TooLarge::Header(header));
+            }
+            if payload > PAYLOAD_LIMIT_BYTES {
+                return Err(TooLarge::Payload(payload));
+            }
+            frames += frame_bytes(stream, header, payload);
         }
-        if header > HEADER_LIMIT_BYTES {
-            return Err(TooLarge::Header(header));
-        }
-        if payload > PAYLOAD_LIMIT_BYTES {
-            return Err(TooLarge::Payload(payload));
-        }
-        let frame = frame_bytes(stream, header, payload);
-        if frame > (self.settings.max_bytes / SEGMENTS_PER_BOUND).max(SEGMENT_LIMIT_MIN_BYTES / 2) {
-            return Err(TooLarge::Journal(frame as usize));
+        if frames > (self.settings.max_bytes / SEGMENTS_PER_BOUND).max(SEGMENT_LIMIT_MIN_BYTES / 2) {
+            return Err(TooLarge::Journal(frames as usize));
         }
         Ok(())
     }
 
-    pub(crate) fn append(&self, record: Record, done: Done) {
-        if let Err(what) = self.measure(&record) {
+    /// One record, or several that are there together or not at all; `done` is told the number of the last.
+    pub(crate) fn append(&self, mut records: Vec<Record>, done: Done) {
+        if let Err(what) = self.measure(&records) {
             return self.refuse(done, AppendError::TooLarge { what });
         }
-        let bytes = record.held_bytes();
+        let bytes = records.iter().map(Record::held_bytes).sum();
         // Whether there is room is asked before the checksum is computed, and room taken after.
         if let Err(error) = self.admit(&mut self.queue(), bytes) {
             return self.refuse(done, error);
         }
-        let pending = Pending::new(record, done);
+        let last = Pending::new(records.pop().expect("at least one"), Some(done));
+        let followed: Vec<Pending> = records.into_iter().map(|record| Pending::new(record, None)).collect();
         let mut queue = self.queue();
         if let Err(error) = self.admit(&mut queue, bytes) {
             drop(queue);
             self.counters.refused_records.fetch_add(1, Relaxed);
-            return pending.resolve(Err(error));
+            return last.resolve(Err(error));
         }
         queue.bytes += bytes;
         let idle = queue.pending.is_empty();
-        queue.pending.push_back(pending);
+        queue.pending.extend(followed);
+        queue.pending.push_back(last);
         drop(queue);
         if idle {
             self.work.notify_one();

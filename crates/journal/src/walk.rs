@@ -6,8 +6,10 @@ use std::io;
 use bytes::Bytes;
 
 use crate::disk::DiskFile;
+use crate::format::Summary;
 use crate::format::{ALIGN_BYTES, FRAME_MARKER, HEAD_BYTES, Head, Kind, SEGMENT_HEADER_BYTES, body_crc};
 use crate::settings::{JournalId, STREAM_NAME_LIMIT_BYTES, Seq};
+use crate::state::Segment;
 
 /// How much is read at once when payloads are wanted: a few records of the usual size.
 const WINDOW_BYTES: usize = 512 << 10;
@@ -67,6 +69,56 @@ pub(crate) enum Rest {
     Torn {
         bytes: u64,
     },
+}
+
+/// Finds what was appended together and is not whole at the end of a segment: a disk may have kept any part of a write that did not finish.
+#[derive(Default)]
+pub(crate) struct Unfinished {
+    /// Before the first of those whose last has not come yet.
+    open: Option<Place>,
+    /// Bundles with a hole: the number that is missing, and the place before the bundle. While nothing behind it says that the number had been acknowledged,
+    /// neither it nor anything behind it was.
+    holes: Vec<(Seq, Place)>,
+}
+
+/// How far a segment went.
+#[derive(Clone)]
+struct Place {
+    next_seq: Seq,
+    data_end: u64,
+    summary: Summary,
+}
+
+impl Unfinished {
+    /// A record has been found; `segment` does not count it yet.
+    pub(crate) fn found(&mut self, head: &Head, segment: &Segment) {
+        let here = || Place {
+            next_seq: segment.next_seq,
+            data_end: segment.data_end,
+            summary: segment.summary.clone(),
+        };
+        if head.seq > segment.next_seq && (head.follows || self.open.is_some()) {
+            self.holes
+                .push((segment.next_seq, self.open.take().unwrap_or_else(here)));
+        }
+        self.holes.retain(|(missing, _)| head.acked_below <= *missing);
+        match head.more_follow {
+            true if self.open.is_none() => self.open = Some(here()),
+            true => {}
+            false => self.open = None,
+        }
+    }
+
+    /// Nothing more will come: what is not whole is cut off, with what lies behind it. Returns how many bytes that were.
+    pub(crate) fn cut(self, segment: &mut Segment) -> u64 {
+        let first_hole = self.holes.into_iter().next().map(|(_, place)| place);
+        let Some(place) = first_hole.or(self.open) else {
+            return 0;
+        };
+        let bytes = segment.data_end - place.data_end;
+        (segment.next_seq, segment.data_end, segment.summary) = (place.next_seq, place.data_end, place.summary);
+        bytes
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -268,6 +320,8 @@ mod tests {
                 header_bytes: 1,
                 stream_bytes: 4,
                 kind: Kind::Record,
+                follows: false,
+                more_follow: false,
             };
             head.encode(&ID, b"logs", &mut bytes);
             bytes.push(b'h');
@@ -350,6 +404,8 @@ mod tests {
             header_bytes: 0,
             stream_bytes: 4,
             kind: Kind::Record,
+            follows: false,
+            more_follow: false,
         };
         head.encode(&JournalId([4; 16]), b"logs", &mut imitation);
         bytes.extend_from_slice(&imitation);

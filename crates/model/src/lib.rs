@@ -2,7 +2,7 @@
 //!
 //! **In:** encoded OTLP requests, as any client may send them.
 //!
-//! **Out:** `Batch`es in canonical form, views that read them without allocating, edits that splice them, and the owned
+//! **Out:** `Batch`es in canonical form, views that read them without allocating, edits that splice them, writers that make new ones, and the owned
 //! records that a query answers with.
 //!
 //! **Invariants:** the payload of every `Batch` is canonical (see `canonical`); what a view reads is what an
@@ -18,6 +18,7 @@ pub mod record;
 pub mod schema;
 pub mod view;
 pub mod wire;
+pub mod write;
 
 pub use batch::{Batch, Compression, Encoding, Meta, Signal, Wire};
 pub use id::{BadId, SpanId, TraceId};

@@ -59,6 +59,8 @@ pub type Headers = BTreeMap<String, String>;
 pub struct Tls {
     /// No TLS at all. Default `false`.
     pub insecure: bool,
+    /// Whether any certificate of the backend will do. Default `false`.
+    pub insecure_skip_verify: bool,
     /// Certificates to trust, PEM. Default: the system's.
     pub ca_file: Option<PathBuf>,
     /// Our certificate, PEM, where the backend asks for one.
@@ -84,6 +86,7 @@ impl Tls {
             ca_file: self.ca_file.clone(),
             identity: self.cert_file.clone().zip(self.key_file.clone()),
             server_name: self.server_name_override.clone(),
+            insecure_skip_verify: self.insecure_skip_verify,
         }
     }
 }

@@ -10,12 +10,15 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, Response, StatusCode};
+use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
@@ -24,6 +27,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The most that is read of an answer: a status with its details is a few hundred bytes, and nobody may fill our memory.
 pub const MAX_ANSWER_BYTES: usize = 1 << 20;
+
+/// The smallest buffer of an answer's body, in bytes: most are statuses, and a page of metrics doubles it a few times.
+const FIRST_BUFFER_BYTES: usize = 8 * 1024;
 
 /// Idle HTTP/1.1 connections that are kept: what a window of requests in flight uses.
 const MAX_IDLE_CONNECTIONS: usize = 16;
@@ -49,6 +55,31 @@ pub struct ClientTls {
     pub identity: Option<(PathBuf, PathBuf)>,
     /// The name that the certificate must have, if it is not the host's.
     pub server_name: Option<String>,
+    /// Whoever answers is believed to be the one that was meant. For machines under test.
+    pub insecure_skip_verify: bool,
+}
+
+/// What TLS needs of files, read once for any number of clients.
+#[derive(Clone)]
+pub struct TlsSetup {
+    config: Arc<rustls::ClientConfig>,
+    server_name: Option<String>,
+}
+
+impl TlsSetup {
+    /// Reads certificates. `only_http2` is for gRPC.
+    pub fn read(tls: &ClientTls, only_http2: bool) -> Result<TlsSetup, DialConfigError> {
+        Ok(TlsSetup {
+            config: Arc::new(client_config(tls, only_http2)?),
+            server_name: tls.server_name.clone(),
+        })
+    }
+
+    fn name(&self, host: &str) -> Result<ServerName<'static>, DialConfigError> {
+        let name = self.server_name.as_deref().unwrap_or(host);
+        let name = name.trim_start_matches('[').trim_end_matches(']').to_owned();
+        ServerName::try_from(name.clone()).map_err(|_| DialConfigError::Name(name))
+    }
 }
 
 /// Why a client cannot be made.
@@ -71,8 +102,21 @@ pub enum DialError {
     Connect { address: String, why: String },
     #[error("the connection to {address} broke: {why}")]
     Broken { address: String, why: String },
-    #[error("the answer of {address} is larger than {MAX_ANSWER_BYTES} bytes")]
-    TooLarge { address: String },
+    #[error("the answer of {address} is larger than {limit_bytes} bytes")]
+    TooLarge { address: String, limit_bytes: usize },
+    #[error("there is no memory for the answer of {address} now")]
+    NoRoom { address: String },
+}
+
+/// What is done with the body of an answer.
+pub enum Reading<'a> {
+    /// It is kept, up to `limit_bytes`. `room` is asked before a buffer grows by so many bytes.
+    Keep {
+        limit_bytes: usize,
+        room: &'a mut (dyn FnMut(u64) -> bool + Send),
+    },
+    /// Nobody wants it: the head is the answer, and a connection that would still bring a body is closed.
+    Leave,
 }
 
 /// An answer, read to its end.
@@ -115,7 +159,16 @@ impl Client {
     /// Reads certificates; connects with the first request.
     pub fn new(host: &str, port: u16, tls: Option<&ClientTls>, prior_http2: bool) -> Result<Client, DialConfigError> {
         let tls = match tls {
-            Some(tls) => Some(connector(host, tls, prior_http2)?),
+            Some(tls) => Some(TlsSetup::read(tls, prior_http2)?),
+            None => None,
+        };
+        Client::with(host, port, tls.as_ref(), prior_http2)
+    }
+
+    /// As [`Client::new`], with certificates that have been read.
+    pub fn with(host: &str, port: u16, tls: Option<&TlsSetup>, prior_http2: bool) -> Result<Client, DialConfigError> {
+        let tls = match tls {
+            Some(tls) => Some((Arc::clone(&tls.config).into(), tls.name(host)?)),
             None => None,
         };
         Ok(Client {
@@ -142,14 +195,27 @@ impl Client {
     }
 
     /// Sends a request and reads its answer. The request's URI is a whole one (`http://host:port/path`). Dropping the future gives the request up.
-    pub async fn send(&self, mut request: Request<Full<Bytes>>) -> Result<Answer, DialError> {
+    pub async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, DialError> {
+        let keep = Reading::Keep {
+            limit_bytes: MAX_ANSWER_BYTES,
+            room: &mut |_| true,
+        };
+        self.send_reading(request, keep).await
+    }
+
+    /// As [`Client::send`], for answers that are larger, or whose bodies nobody wants.
+    pub async fn send_reading(
+        &self,
+        mut request: Request<Full<Bytes>>,
+        reading: Reading<'_>,
+    ) -> Result<Answer, DialError> {
         match self.connection().await? {
             Connection::Shared(mut sender) => {
                 let response = sender
                     .send_request(request)
                     .await
                     .map_err(|error| self.broken(&error))?;
-                self.read(response).await
+                self.read(response, reading).await.map(|(answer, _)| answer)
             }
             Connection::Own(mut sender) => {
                 // HTTP/1.1 names the host in a header and only the path in its first line.
@@ -165,9 +231,9 @@ impl Client {
                     .send_request(request)
                     .await
                     .map_err(|error| self.broken(&error))?;
-                let answer = self.read(response).await?;
+                let (answer, is_read) = self.read(response, reading).await?;
                 let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-                if idle.len() < MAX_IDLE_CONNECTIONS && !sender.is_closed() {
+                if is_read && idle.len() < MAX_IDLE_CONNECTIONS && !sender.is_closed() {
                     idle.push(sender);
                 }
                 Ok(answer)
@@ -175,27 +241,47 @@ impl Client {
         }
     }
 
-    async fn read(&self, response: Response<Incoming>) -> Result<Answer, DialError> {
+    /// The answer, and whether all of it was read.
+    async fn read(&self, response: Response<Incoming>, reading: Reading<'_>) -> Result<(Answer, bool), DialError> {
         let (head, mut incoming) = response.into_parts();
+        let mut answer = Answer {
+            status: head.status,
+            headers: head.headers,
+            body: Bytes::new(),
+            trailers: HeaderMap::new(),
+        };
+        let Reading::Keep { limit_bytes, room } = reading else {
+            return Ok((answer, incoming.is_end_stream()));
+        };
         let mut body = BytesMut::new();
-        let mut trailers = HeaderMap::new();
         while let Some(frame) = incoming.frame().await {
-            match frame.map_err(|error| self.broken(&error))?.into_data() {
-                Ok(data) if body.len() + data.len() > MAX_ANSWER_BYTES => {
-                    return Err(DialError::TooLarge {
+            let data = match frame.map_err(|error| self.broken(&error))?.into_data() {
+                Ok(data) => data,
+                Err(frame) => {
+                    answer.trailers = frame.into_trailers().unwrap_or_default();
+                    continue;
+                }
+            };
+            let arrived = body.len() + data.len();
+            if arrived > limit_bytes {
+                return Err(DialError::TooLarge {
+                    address: self.address(),
+                    limit_bytes,
+                });
+            }
+            if arrived > body.capacity() {
+                let capacity = (arrived * 2).clamp(FIRST_BUFFER_BYTES, limit_bytes.max(FIRST_BUFFER_BYTES));
+                if !room((capacity - body.capacity()) as u64) {
+                    return Err(DialError::NoRoom {
                         address: self.address(),
                     });
                 }
-                Ok(data) => body.extend_from_slice(&data),
-                Err(frame) => trailers = frame.into_trailers().unwrap_or_default(),
+                body.reserve(capacity - body.len());
             }
+            body.extend_from_slice(&data);
         }
-        Ok(Answer {
-            status: head.status,
-            headers: head.headers,
-            body: body.freeze(),
-            trailers,
-        })
+        answer.body = body.freeze();
+        Ok((answer, true))
     }
 
     fn broken(&self, error: &hyper::Error) -> DialError {
@@ -291,36 +377,18 @@ impl Client {
     }
 }
 
-fn connector(
-    host: &str,
-    tls: &ClientTls,
-    only_http2: bool,
-) -> Result<(tokio_rustls::TlsConnector, ServerName<'static>), DialConfigError> {
-    let name = tls
-        .server_name
-        .as_deref()
-        .unwrap_or(host)
-        .trim_start_matches('[')
-        .trim_end_matches(']')
-        .to_owned();
-    let server_name = ServerName::try_from(name.clone()).map_err(|_| DialConfigError::Name(name))?;
-    let mut roots = rustls::RootCertStore::empty();
-    let file = match &tls.ca_file {
-        Some(file) => Some(file.clone()),
-        None => trust_file(),
-    };
-    for certificate in certificates(&file.ok_or(DialConfigError::NoTrust)?)? {
-        // A bundle may hold certificates that rustls does not read; the others are trusted all the same.
-        let _ = roots.add(certificate);
-    }
-    if roots.is_empty() {
-        return Err(DialConfigError::NoTrust);
-    }
+fn client_config(tls: &ClientTls, only_http2: bool) -> Result<rustls::ClientConfig, DialConfigError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
+    let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(DialConfigError::Identity)?
-        .with_root_certificates(roots);
+        .map_err(DialConfigError::Identity)?;
+    let builder = if tls.insecure_skip_verify {
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(BelieveAnyone(provider)))
+    } else {
+        builder.with_root_certificates(roots(tls)?)
+    };
     let mut config = match &tls.identity {
         None => builder.with_no_client_auth(),
         Some((certificate, key)) => {
@@ -337,7 +405,64 @@ fn connector(
         true => vec![b"h2".to_vec()],
         false => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
     };
-    Ok((Arc::new(config).into(), server_name))
+    Ok(config)
+}
+
+fn roots(tls: &ClientTls) -> Result<rustls::RootCertStore, DialConfigError> {
+    let mut roots = rustls::RootCertStore::empty();
+    let file = match &tls.ca_file {
+        Some(file) => Some(file.clone()),
+        None => trust_file(),
+    };
+    for certificate in certificates(&file.ok_or(DialConfigError::NoTrust)?)? {
+        // A bundle may hold certificates that rustls does not read; the others are trusted all the same.
+        let _ = roots.add(certificate);
+    }
+    if roots.is_empty() {
+        return Err(DialConfigError::NoTrust);
+    }
+    Ok(roots)
+}
+
+/// `insecure_skip_verify`: the other side must hold the key of its certificate, and nothing more is asked.
+#[derive(Debug)]
+struct BelieveAnyone(Arc<rustls::crypto::CryptoProvider>);
+
+impl ServerCertVerifier for BelieveAnyone {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 fn trust_file() -> Option<PathBuf> {

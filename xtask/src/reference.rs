@@ -57,6 +57,11 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
     ("Receiver `jaeger`", "Config", &["crates/receivers/src/jaeger.rs", KEYS]),
     ("Receiver `loki`", "Config", &["crates/receivers/src/loki.rs", KEYS]),
     (
+        "Receiver `httpcheck`",
+        "Config",
+        &["crates/receivers/src/httpcheck.rs", CLIENT],
+    ),
+    (
         "Processor `attributes`",
         "Config",
         &["crates/pipeline/src/processors/attributes.rs", ACTIONS, MATCHING],
@@ -156,6 +161,7 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
         &["crates/pipeline/src/config/telemetry.rs"],
     ),
 ];
+const CLIENT: &str = "crates/receivers/src/client.rs";
 const KEYS: &str = "crates/receivers/src/keys.rs";
 const PROMETHEUS: &str = "crates/exporters/src/prometheus/mod.rs";
 const ACTIONS: &str = "crates/pipeline/src/processors/actions.rs";
@@ -292,11 +298,15 @@ fn fields<'a>(lines: &mut impl Iterator<Item = &'a str>, has_default: bool) -> R
             doc.push(said.trim().to_owned());
         } else if let Some((name, kind)) = line.strip_prefix("pub ").and_then(|line| line.split_once(": ")) {
             ensure!(!doc.is_empty(), "the key `{name}` has no doc comment");
+            let renamed = attributes
+                .split_once("rename = \"")
+                .and_then(|(_, rest)| rest.split_once('"'));
+            let name = renamed.map_or(name, |(name, _)| name).to_owned();
             fields.push(Field {
                 doc: std::mem::take(&mut doc).join(" "),
                 attributes: std::mem::take(&mut attributes),
                 has_default,
-                name: name.to_owned(),
+                name,
                 kind: kind.trim_end_matches(',').to_owned(),
             });
         } else {

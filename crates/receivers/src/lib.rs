@@ -14,12 +14,18 @@
 mod admit;
 mod answer;
 mod body;
+#[allow(dead_code, reason = "the prometheus receiver logs in, httpcheck does not")]
+mod client;
+pub mod httpcheck;
 pub mod inflate;
 pub mod jaeger;
 pub mod keys;
 pub mod loki;
 pub mod otlp;
+mod points;
 mod post;
+#[allow(dead_code, reason = "the prometheus receiver reserves before it reads")]
+mod push;
 pub mod settings;
 mod unary;
 

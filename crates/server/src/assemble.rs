@@ -77,6 +77,12 @@ const RECEIVERS: &[Kind<ReceiverSettings>] = &[
         signals: &receivers::loki::SIGNALS,
         parse: |section| receiver(receivers::loki::Config::parse(section)),
     },
+    Kind {
+        name: "httpcheck",
+        also: &[],
+        signals: &receivers::httpcheck::SIGNALS,
+        parse: |section| receiver(receivers::httpcheck::Config::parse(section)),
+    },
 ];
 
 fn receiver(settings: Result<impl receivers::Settings + 'static, Problems>) -> Result<ReceiverSettings, Problems> {

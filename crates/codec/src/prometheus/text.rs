@@ -100,12 +100,10 @@ impl Writer {
         }
         let kind = match (self.kind, self.format) {
             (Kind::Unknown, Format::Text) => "untyped",
-            (Kind::Unknown, Format::OpenMetrics) => "unknown",
-            (Kind::Counter, _) => "counter",
-            (Kind::Gauge, _) | (Kind::Info, Format::Text) => "gauge",
-            (Kind::Histogram, _) => "histogram",
-            (Kind::Summary, _) => "summary",
-            (Kind::Info, Format::OpenMetrics) => "info",
+            // 0.0.4 has no words for these.
+            (Kind::Info | Kind::StateSet, Format::Text) => "gauge",
+            (Kind::GaugeHistogram, Format::Text) => "untyped",
+            (kind, _) => kind.word(),
         };
         let _ = writeln!(self.out, "# TYPE {shown} {kind}");
         let ends_in_unit = || shown.strip_suffix(unit).is_some_and(|rest| rest.ends_with('_'));

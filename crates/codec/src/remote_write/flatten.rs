@@ -62,6 +62,20 @@ struct Bounds {
     ends: Vec<usize>,
 }
 
+/// The family of a series that is one of a histogram's or a summary's, which came from Prometheus and stayed that.
+fn family_of_part(name: &str, kind: Kind) -> &str {
+    let suffixes: &[&str] = match kind {
+        Kind::Histogram => &["_bucket", "_sum", "_count"],
+        Kind::GaugeHistogram => &["_bucket", "_gsum", "_gcount"],
+        Kind::Summary => &["_sum", "_count"],
+        _ => &[],
+    };
+    suffixes
+        .iter()
+        .find_map(|suffix| name.strip_suffix(suffix))
+        .unwrap_or(name)
+}
+
 const NAME: &str = "__name__";
 const TARGET_INFO: &str = "target_info";
 const TARGET_INFO_HELP: &str = "Target metadata";
@@ -215,16 +229,7 @@ impl Encoder {
     }
 
     fn metric(&mut self, metric: &Metric<'_>) {
-        let kind = match metric.data {
-            Data::None => return,
-            Data::Gauge { .. }
-            | Data::Sum {
-                is_monotonic: false, ..
-            } => Kind::Gauge,
-            Data::Sum { .. } => Kind::Counter,
-            Data::Histogram { .. } | Data::ExponentialHistogram { .. } => Kind::Histogram,
-            Data::Summary { .. } => Kind::Summary,
-        };
+        let Some(kind) = Kind::of(metric) else { return };
         let temporality = match metric.data {
             Data::Sum { temporality, .. }
             | Data::Histogram { temporality, .. }
@@ -251,13 +256,24 @@ impl Encoder {
             unit,
             kind,
         );
-        self.metric.family = self.set.family(&self.metric.text, kind, metric.description, unit);
+        let family = match metric.data {
+            Data::Gauge { .. } | Data::Sum { .. } => family_of_part(&self.metric.text, kind),
+            _ => &self.metric.text,
+        };
+        self.metric.family = self.set.family(family, kind, metric.description, unit);
         self.metric.set(&mut self.set, kind);
         match metric.data {
             Data::None => {}
-            Data::Gauge { points } | Data::Sum { points, .. } => {
+            Data::Gauge { points } => {
                 for point in points {
-                    self.number(&point, kind);
+                    self.number(&point, kind, false);
+                }
+            }
+            Data::Sum {
+                points, is_monotonic, ..
+            } => {
+                for point in points {
+                    self.number(&point, kind, is_monotonic);
                 }
             }
             Data::Histogram { points, .. } => {
@@ -293,7 +309,7 @@ impl Encoder {
         }
     }
 
-    fn number(&mut self, point: &NumberPoint<'_>, kind: Kind) {
+    fn number(&mut self, point: &NumberPoint<'_>, kind: Kind, is_monotonic: bool) {
         let value = match (point.flags & FLAG_NO_RECORDED_VALUE != 0, point.value) {
             (true, _) => STALE_NAN,
             (false, Number::Int(value)) => value as f64,
@@ -305,11 +321,7 @@ impl Encoder {
         };
         self.begin(&point.attributes, "", point.time_unix_nano);
         let time_ms = millis(point.time_unix_nano);
-        let start_ms = if kind == Kind::Counter {
-            millis(point.start_unix_nano)
-        } else {
-            0
-        };
+        let start_ms = if is_monotonic { millis(point.start_unix_nano) } else { 0 };
         let Encoder {
             set,
             point: labels,
@@ -320,8 +332,8 @@ impl Encoder {
         set.sample(series, time_ms, value, true);
         if kind == Kind::Counter {
             self.created(point.start_unix_nano, time_ms);
-            self.exemplars(&point.exemplars, |_| Some(series));
         }
+        self.exemplars(&point.exemplars, |_| Some(series));
     }
 
     fn histogram(&mut self, point: &HistogramPoint<'_>) {

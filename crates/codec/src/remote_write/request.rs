@@ -252,7 +252,9 @@ fn type_number(kind: Kind) -> u64 {
         Kind::Counter => 1,
         Kind::Gauge => 2,
         Kind::Histogram => 3,
+        Kind::GaugeHistogram => 4,
         Kind::Summary => 5,
         Kind::Info => 6,
+        Kind::StateSet => 7,
     }
 }

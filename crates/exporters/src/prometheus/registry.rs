@@ -233,15 +233,11 @@ impl Registry {
 
     /// The newest time of its points.
     fn metric(&mut self, metric: &Metric<'_>, now: Duration, rejected: &mut Rejected) -> u64 {
+        let Some(told) = Kind::of(metric) else { return 0 };
         let (kind, temporality, extra) = match metric.data {
             Data::None => return 0,
-            Data::Gauge { .. } => (Kind::Gauge, TEMPORALITY_CUMULATIVE, ""),
-            Data::Sum {
-                temporality,
-                is_monotonic: true,
-                ..
-            } => (Kind::Counter, temporality, ""),
-            Data::Sum { temporality, .. } => (Kind::Gauge, temporality, ""),
+            Data::Gauge { .. } => (shown(told), TEMPORALITY_CUMULATIVE, ""),
+            Data::Sum { temporality, .. } => (shown(told), temporality, ""),
             Data::Histogram { temporality, .. } | Data::ExponentialHistogram { temporality, .. } => {
                 (Kind::Histogram, temporality, "le")
             }
@@ -512,6 +508,15 @@ enum Put {
     Done,
     Full,
     Overlap,
+}
+
+/// The type that a page shows for numbers. Series of a histogram that is not whole are no histogram, and a set of states has rules that nobody checked.
+fn shown(kind: Kind) -> Kind {
+    match kind {
+        Kind::Histogram | Kind::GaugeHistogram | Kind::Summary => Kind::Unknown,
+        Kind::StateSet => Kind::Gauge,
+        kind => kind,
+    }
 }
 
 fn each_point<'a>(metric: &Metric<'a>, mut visit: impl FnMut(Point<'a>)) {

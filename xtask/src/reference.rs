@@ -100,6 +100,11 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
         &["crates/pipeline/src/processors/resource.rs", ACTIONS],
     ),
     (
+        "Processor `tail_sampling`",
+        "Config",
+        &["crates/pipeline/src/processors/tail_sampling.rs", OTTL],
+    ),
+    (
         "Processor `transform`",
         "Config",
         &["crates/pipeline/src/processors/transform.rs", OTTL],
@@ -207,7 +212,7 @@ fn page() -> Result<String> {
                 writeln!(page, "\n## {heading}\n\n{intro}\n")?;
                 writeln!(page, "| key | value | meaning |\n|---|---|---|")?;
             }
-            rows(&mut page, "", fields, &items)?;
+            rows(&mut page, "", fields, &items, &mut vec![name])?;
         }
     }
     Ok(page)
@@ -316,13 +321,21 @@ fn fields<'a>(lines: &mut impl Iterator<Item = &'a str>, has_default: bool) -> R
     Ok(fields)
 }
 
-fn rows(page: &mut String, prefix: &str, fields: &[Field], items: &BTreeMap<String, Item>) -> Result<()> {
+/// `within` are the structs around the fields; one that holds itself is told once.
+fn rows<'a>(
+    page: &mut String,
+    prefix: &str,
+    fields: &'a [Field],
+    items: &'a BTreeMap<String, Item>,
+    within: &mut Vec<&'a str>,
+) -> Result<()> {
     for field in fields {
-        let (name, doc) = (&field.name, field.doc.replace('|', "\\|"));
+        let (name, doc) = (field.name.trim_start_matches("r#"), field.doc.replace('|', "\\|"));
         let inner = field
             .kind
             .trim_start_matches("Option<")
             .trim_start_matches("Vec<")
+            .trim_start_matches("Box<")
             .trim_end_matches('>');
         let is_list = field.kind.contains("Vec<");
         let required =
@@ -336,9 +349,13 @@ fn rows(page: &mut String, prefix: &str, fields: &[Field], items: &BTreeMap<Stri
         };
         let value = if is_list { format!("list of {value}") } else { value };
         writeln!(page, "| `{prefix}{name}` | {value} | {need}{doc} |")?;
-        if let Some(nested) = nested {
+        if let Some(nested) = nested
+            && !within.contains(&inner)
+        {
             let list = if is_list { "[]" } else { "" };
-            rows(page, &format!("{prefix}{name}{list}."), nested, items)?;
+            within.push(inner);
+            rows(page, &format!("{prefix}{name}{list}."), nested, items, within)?;
+            within.pop();
         }
     }
     Ok(())
@@ -355,7 +372,7 @@ fn value(kind: &str, attributes: &str) -> &'static str {
         "u32" | "u64" | "usize" | "NonZeroU32" if attributes.contains("size\"") || attributes.contains("size_") => {
             "size"
         }
-        "f64" | "u8" | "u32" | "u64" | "usize" | "NonZeroU32" => "number",
+        "f64" | "i64" | "u8" | "u32" | "u64" | "usize" | "NonZeroU32" => "number",
         "Scalar" => "text, number, `true`, `false`",
         // What is read by hand is written as text; what is ignored may be anything.
         "IgnoredAny" => "anything",

@@ -186,6 +186,15 @@ pub struct StepBook {
     pub processor: Arc<str>,
     /// In the order of `Signal::ALL`.
     counts: [StepTally; Signal::ALL.len()],
+    particulars: Mutex<Vec<Particular>>,
+}
+
+/// What only this kind of processor counts, under a metric's name.
+#[derive(Debug)]
+struct Particular {
+    name: &'static str,
+    labels: Vec<(&'static str, String)>,
+    count: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Default)]
@@ -204,6 +213,7 @@ impl StepBook {
         Arc::new(StepBook {
             processor: processor.into(),
             counts: Default::default(),
+            particulars: Mutex::default(),
         })
     }
 
@@ -227,6 +237,29 @@ impl StepBook {
         self.tally(signal)
             .outgoing
             .fetch_add(u64::from(items), Ordering::Relaxed);
+    }
+
+    /// A count that only this kind of processor has: a metric's name, which ends in `_total` unless it may fall, and its labels. Asked for again, it is the same.
+    pub fn count<'a>(
+        &self,
+        name: &'static str,
+        labels: impl IntoIterator<Item = (&'static str, &'a str)>,
+    ) -> Arc<AtomicU64> {
+        let labels: Vec<_> = labels.into_iter().map(|(key, value)| (key, value.to_owned())).collect();
+        let mut particulars = self.particulars.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = particulars
+            .iter()
+            .find(|known| known.name == name && known.labels == labels)
+        {
+            return Arc::clone(&known.count);
+        }
+        let count = Arc::default();
+        particulars.push(Particular {
+            name,
+            labels,
+            count: Arc::clone(&count),
+        });
+        count
     }
 
     /// Items of a batch that it answered instead of passing it on.
@@ -386,6 +419,20 @@ impl Ledger {
                     faults: load(&tally.faults),
                 })
                 .collect(),
+            particulars: books
+                .steps
+                .iter()
+                .flat_map(|book| {
+                    let particulars = book.particulars.lock().unwrap_or_else(PoisonError::into_inner);
+                    let counts = particulars.iter().map(|particular| ParticularCount {
+                        processor: book.processor.to_string(),
+                        name: particular.name,
+                        labels: particular.labels.clone(),
+                        count: load(&particular.count),
+                    });
+                    counts.collect::<Vec<_>>()
+                })
+                .collect(),
         }
     }
 
@@ -406,6 +453,19 @@ pub struct Snapshot {
     pub doors: Vec<DoorCounts>,
     pub readers: Vec<ReaderCounts>,
     pub processors: Vec<StepCounts>,
+    /// What processors count that others do not, for metrics.
+    #[serde(skip)]
+    pub particulars: Vec<ParticularCount>,
+}
+
+/// A count of a processor that others do not have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParticularCount {
+    pub processor: String,
+    /// A metric's name; what ends in `_total` never falls.
+    pub name: &'static str,
+    pub labels: Vec<(&'static str, String)>,
+    pub count: u64,
 }
 
 /// One door's counts, in items.

@@ -131,6 +131,12 @@ const PROCESSORS: &[Kind<Step>] = &[
         parse: processors::redaction::parse,
     },
     Kind {
+        name: "tail_sampling",
+        also: &[],
+        signals: &[Signal::Traces],
+        parse: processors::tail_sampling::parse,
+    },
+    Kind {
         name: "transform",
         also: &[],
         signals: &[],

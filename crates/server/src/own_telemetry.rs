@@ -86,6 +86,34 @@ const FAMILIES: &[Family] = &[
         "otelcol_processor_outgoing_items_total",
         "Items that a processor passed on.",
     ),
+    counter(
+        "otelcol_processor_tail_sampling_count_traces_sampled_total",
+        "What each policy of `tail_sampling` said of the traces that it was asked about.",
+    ),
+    counter(
+        "otelcol_processor_tail_sampling_global_count_traces_sampled_total",
+        "Traces that `tail_sampling` decided about.",
+    ),
+    counter(
+        "otelcol_processor_tail_sampling_new_trace_id_received_total",
+        "Traces of which `tail_sampling` saw a first span.",
+    ),
+    gauge(
+        "otelcol_processor_tail_sampling_sampling_traces_on_memory",
+        "Traces that `tail_sampling` has still to decide about.",
+    ),
+    counter(
+        "otelcol_processor_tail_sampling_sampling_trace_dropped_too_early_total",
+        "Traces that were decided about before their time, because more than `num_traces` waited.",
+    ),
+    counter(
+        "otelcol_processor_tail_sampling_traces_dropped_too_large_total",
+        "Traces that were dropped because they passed `maximum_trace_size_bytes`.",
+    ),
+    counter(
+        "otelcol_processor_tail_sampling_sampling_policy_evaluation_error_total",
+        "How often a policy of `tail_sampling` had no say because one of its conditions failed.",
+    ),
     counter("otelcol_process_uptime_total", "Seconds since the start."),
     counter(
         "otelcol_process_cpu_seconds_total",
@@ -375,6 +403,16 @@ impl Page<'_> {
                 (labels, count(step) as f64)
             });
             self.family(name, "", samples);
+        }
+        // What only some kinds of processors count.
+        for family in FAMILIES {
+            let of_family = ledger.particulars.iter().filter(|count| count.name == family.name);
+            let samples = of_family.map(|count| {
+                let labels = count.labels.iter().map(|(key, value)| (*key, value.as_str()));
+                let labels = std::iter::once(("processor", count.processor.as_str())).chain(labels);
+                (labels.collect(), count.count as f64)
+            });
+            self.family(family.name, "", samples);
         }
     }
 

@@ -516,6 +516,14 @@ mod tests {
     }
 
     #[test]
+    fn digits_may_stand_in_groups_as_the_collector_reads_them() {
+        let settings: Settings = read(&parse("endpoint: 1_0\nlimit: 12_000\n")).expect("no mistakes");
+        assert_eq!((settings.endpoint.as_str(), settings.limit), ("1_0", 12_000));
+        assert_eq!(read::<f64>(&parse("1_000.5")).ok(), Some(1000.5));
+        assert_eq!(mistakes("endpoint: x\nlimit: _12\n").len(), 1);
+    }
+
+    #[test]
     fn all_mistakes_are_shown_with_their_places() {
         let text = "endpont: x\ntimeout: 5\nlimit: 70000\nheaders: [a]\nmode: fats\ntls: { insecure: maybe, ca: y }\n";
         assert_eq!(

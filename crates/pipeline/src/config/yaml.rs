@@ -155,7 +155,7 @@ impl Scalar {
         let magnitude = match (digits.get(..2), digits.get(2..)) {
             (Some("0x"), Some(hex)) => i128::from(u64::from_str_radix(hex, 16).ok()?),
             (Some("0o"), Some(octal)) => i128::from(u64::from_str_radix(octal, 8).ok()?),
-            _ if digits.starts_with(|c: char| c.is_ascii_digit()) => i128::from(digits.parse::<u64>().ok()?),
+            _ if digits.starts_with(|c: char| c.is_ascii_digit()) => i128::from(ungrouped(digits).parse::<u64>().ok()?),
             _ => return None,
         };
         i64::try_from(sign * magnitude).ok()
@@ -167,9 +167,19 @@ impl Scalar {
             ".inf" | "+.inf" => Some(f64::INFINITY),
             "-.inf" => Some(f64::NEG_INFINITY),
             ".nan" => Some(f64::NAN),
-            _ if text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.')) => text.parse().ok(),
+            _ if text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.')) => {
+                ungrouped(text).parse().ok()
+            }
             _ => None,
         }
+    }
+}
+
+/// A number without the underscores that the collector, as YAML 1.1, allows between digits.
+fn ungrouped(number: &str) -> std::borrow::Cow<'_, str> {
+    match number.contains('_') {
+        true => number.replace('_', "").into(),
+        false => number.into(),
     }
 }
 

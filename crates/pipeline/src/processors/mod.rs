@@ -9,6 +9,7 @@ pub mod memory_limiter;
 pub mod probabilistic_sampler;
 pub mod redaction;
 pub mod resource;
+pub mod tail_sampling;
 pub mod transform;
 
 use std::sync::Arc;

@@ -37,6 +37,10 @@ fn busy(metrics: &Metrics) -> OwnTelemetry {
     step.outgoing(Signal::Logs, 5);
     step.dropped(Signal::Logs, 4, Reason::Filtered);
     step.fault(Signal::Logs);
+    for family in FAMILIES.iter().filter(|family| is_particular(family.name)) {
+        step.count(family.name, [("policy", "slow")])
+            .store(3, Ordering::Relaxed);
+    }
     let budget = Budget::root("process", 1 << 20);
     let _doors = budget.child("doors", u64::MAX);
     let own = OwnTelemetry::new(ledger, budget, None, 4 << 30, metrics);
@@ -44,6 +48,11 @@ fn busy(metrics: &Metrics) -> OwnTelemetry {
         .set(vec![("otlp".into(), Arc::new(Counters::default()))])
         .expect("is set once");
     own
+}
+
+/// What only some kinds of processors count.
+fn is_particular(name: &str) -> bool {
+    name.contains("_tail_sampling_")
 }
 
 fn with_journal(directory: &std::path::Path) -> OwnTelemetry {

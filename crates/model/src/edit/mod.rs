@@ -3,6 +3,7 @@
 //! that changes only the beginning keeps the rest of a gzip wire form.
 
 pub mod attributes;
+pub mod divide;
 pub mod inner;
 mod layout;
 pub mod message;
@@ -13,6 +14,7 @@ pub mod split;
 pub mod visit;
 
 pub use attributes::{Changes, Level, Owner, edit_attributes, put_value};
+pub use divide::divide;
 pub use select::select;
 pub use split::split;
 pub use visit::{Fate, Visit, visit};

@@ -103,6 +103,35 @@ fn select_metrics(message: &mut ExportMetricsServiceRequest, mut keep: impl FnMu
     });
 }
 
+/// Keeps what `keep` says; whether anything is left.
+fn only<T>(items: &mut Vec<T>, keep: impl FnMut(&mut T) -> bool) -> bool {
+    items.retain_mut(keep);
+    !items.is_empty()
+}
+
+/// A part's number for each item; a new one is one more than the highest so far.
+fn dealt(places: &[usize], items: u32) -> Vec<usize> {
+    let mut seen = Vec::new();
+    let of = |place: &usize| {
+        seen.iter().position(|seen| seen == place).unwrap_or_else(|| {
+            seen.push(*place);
+            seen.len() - 1
+        })
+    };
+    places.iter().cycle().take(items as usize).map(of).collect()
+}
+
+/// Divides by the numbers, and looks that as many messages lie around each item as the signal has.
+fn divided(batch: &Batch, numbers: &[usize], levels: usize) -> Vec<Batch> {
+    let mut turns = numbers.iter();
+    let parts = edit::divide(batch, |around, _| {
+        assert_eq!(around.len(), levels);
+        *turns.next().expect("asked once for each item")
+    });
+    assert!(turns.next().is_none(), "asked for each item");
+    parts
+}
+
 /// What a split must give back in order: every item with the encoded messages around it, and every group without items.
 fn flat_traces(message: &ExportTraceServiceRequest) -> Vec<Vec<Vec<u8>>> {
     let mut flat = Vec::new();
@@ -311,6 +340,49 @@ proptest! {
     }
 
     #[test]
+    fn divide(
+        bytes in prop::collection::vec(any::<u8>(), 0..2000),
+        choices in prop::collection::vec(any::<u8>(), 0..300),
+        places in prop::collection::vec(0usize..5, 1..20),
+    ) {
+        let (batch, message) = traces(&bytes, &choices);
+        let numbers = dealt(&places, batch.items);
+        let parts = divided(&batch, &numbers, 2);
+        for (part, output) in parts.iter().enumerate() {
+            let mut expected = message.clone();
+            let mut turns = numbers.iter();
+            only(&mut expected.resource_spans, |resource| {
+                only(&mut resource.scope_spans, |scope| {
+                    only(&mut scope.spans, |_| turns.next() == Some(&part))
+                })
+            });
+            same(output, if parts.len() == 1 { &message } else { &expected });
+        }
+
+        let (batch, message) = metrics(&bytes, &choices);
+        let numbers = dealt(&places, batch.items);
+        let parts = divided(&batch, &numbers, 4);
+        for (part, output) in parts.iter().enumerate() {
+            let mut expected = message.clone();
+            let mut turns = numbers.iter();
+            let mut mine = || turns.next() == Some(&part);
+            only(&mut expected.resource_metrics, |resource| {
+                only(&mut resource.scope_metrics, |scope| {
+                    only(&mut scope.metrics, |metric| match &mut metric.data {
+                        None => false,
+                        Some(Data::Gauge(data)) => only(&mut data.data_points, |_| mine()),
+                        Some(Data::Sum(data)) => only(&mut data.data_points, |_| mine()),
+                        Some(Data::Histogram(data)) => only(&mut data.data_points, |_| mine()),
+                        Some(Data::ExponentialHistogram(data)) => only(&mut data.data_points, |_| mine()),
+                        Some(Data::Summary(data)) => only(&mut data.data_points, |_| mine()),
+                    })
+                })
+            });
+            same(output, if parts.len() == 1 { &message } else { &expected });
+        }
+    }
+
+    #[test]
     fn attributes(
         bytes in prop::collection::vec(any::<u8>(), 0..2000),
         choices in prop::collection::vec(any::<u8>(), 0..300),
@@ -392,6 +464,11 @@ proptest! {
             let bad = good.edited(Bytes::from(bytes.clone()), 10);
             edit::select(&bad, |index| index % 2 == 0);
             edit::split(&bad, 2, 100);
+            let mut asked = 0;
+            edit::divide(&bad, |_, _| {
+                asked += 1;
+                (asked - 1) % 2
+            });
             for level in [Level::Resource, Level::Scope, Level::Item] {
                 edit_attributes(&bad, level, |_, changes| changes.set("a", ValueView::Bool(true)));
             }

@@ -8,6 +8,7 @@
 //! bounded.
 
 pub mod jaeger;
+pub mod kafka;
 pub mod loki;
 pub mod otlp_json;
 pub mod prometheus;

@@ -75,7 +75,21 @@ impl TlsSetup {
         })
     }
 
-    fn name(&self, host: &str) -> Result<ServerName<'static>, DialConfigError> {
+    /// The same for a protocol that is not HTTP, which nobody negotiates.
+    pub(crate) fn without_http(self) -> TlsSetup {
+        let mut config = (*self.config).clone();
+        config.alpn_protocols.clear();
+        TlsSetup {
+            config: Arc::new(config),
+            ..self
+        }
+    }
+
+    pub(crate) fn config(&self) -> &Arc<rustls::ClientConfig> {
+        &self.config
+    }
+
+    pub(crate) fn name(&self, host: &str) -> Result<ServerName<'static>, DialConfigError> {
         let name = self.server_name.as_deref().unwrap_or(host);
         let name = name.trim_start_matches('[').trim_end_matches(']').to_owned();
         ServerName::try_from(name.clone()).map_err(|_| DialConfigError::Name(name))

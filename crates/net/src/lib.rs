@@ -23,6 +23,7 @@ mod endpoint;
 pub mod grpc;
 mod routes;
 mod service;
+pub mod socket;
 mod stream;
 mod tls;
 

@@ -142,6 +142,17 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
         &["crates/exporters/src/jaeger.rs", SENDER, REQUEST, SENDING],
     ),
     (
+        "Exporter `kafka`",
+        "Settings + Shared",
+        &[
+            "crates/exporters/src/kafka/config.rs",
+            "crates/exporters/src/kafka/partition.rs",
+            SENDER,
+            REQUEST,
+            SENDING,
+        ],
+    ),
+    (
         "Exporter `loki`",
         "Settings + Shared",
         &["crates/exporters/src/loki.rs", SENDER, REQUEST, SENDING],
@@ -372,7 +383,7 @@ fn value(kind: &str, attributes: &str) -> &'static str {
         "u32" | "u64" | "usize" | "NonZeroU32" if attributes.contains("size\"") || attributes.contains("size_") => {
             "size"
         }
-        "f64" | "i64" | "u8" | "u32" | "u64" | "usize" | "NonZeroU32" => "number",
+        "f64" | "i16" | "i32" | "i64" | "u8" | "u32" | "u64" | "usize" | "NonZeroU32" => "number",
         "Scalar" => "text, number, `true`, `false`",
         // What is read by hand is written as text; what is ignored may be anything.
         "IgnoredAny" => "anything",

@@ -13,6 +13,7 @@ pub mod debug;
 pub mod file;
 pub mod grpc;
 pub mod jaeger;
+pub mod kafka;
 pub mod loki;
 pub mod otlp;
 mod otlp_request;
@@ -25,5 +26,6 @@ pub mod settings;
 pub mod store;
 #[cfg(test)]
 mod testing;
+mod unfinished;
 
 pub use settings::{OpenError, Opening, Settings};

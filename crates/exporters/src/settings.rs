@@ -10,12 +10,13 @@ use pipeline::{Budget, Exporter, Sink};
 use crate::debug::Debug;
 use crate::file::File;
 use crate::jaeger::Jaeger;
+use crate::kafka::Kafka;
 use crate::loki::Loki;
 use crate::otlp::Otlp;
 use crate::otlphttp::OtlpHttp;
 use crate::prometheus::Prometheus;
 use crate::prometheusremotewrite::RemoteWrite;
-use crate::{debug, file, jaeger, loki, otlp, otlphttp, prometheus, prometheusremotewrite};
+use crate::{debug, file, jaeger, kafka, loki, otlp, otlphttp, prometheus, prometheusremotewrite};
 
 /// Why an exporter cannot be opened, in words for whoever wrote the configuration.
 pub type OpenError = Box<dyn Error + Send + Sync>;
@@ -57,6 +58,12 @@ impl Settings for otlphttp::Config {
 impl Settings for jaeger::Config {
     fn open(self: Box<Self>, _: &mut Opening<'_>) -> Result<(Sink, Sending), OpenError> {
         Ok((sink(Jaeger::new(&self)?), self.sending()))
+    }
+}
+
+impl Settings for kafka::Config {
+    fn open(self: Box<Self>, _: &mut Opening<'_>) -> Result<(Sink, Sending), OpenError> {
+        Ok((sink(Kafka::new(&self)?), self.sending()))
     }
 }
 

@@ -192,6 +192,12 @@ const EXPORTERS: &[Kind<ExporterSettings>] = &[
         parse: |section| exporter(exporters::jaeger::parse(section)),
     },
     Kind {
+        name: "kafka",
+        also: &[],
+        signals: &[],
+        parse: |section| exporter(exporters::kafka::parse(section)),
+    },
+    Kind {
         name: "loki",
         also: &[],
         signals: &exporters::loki::SIGNALS,

@@ -31,7 +31,9 @@ const MAX_VARINT_BYTES: usize = 10;
 /// At most so many bytes are added by a record of this key and value to a batch, a batch's own included: what a producer counts against
 /// `max.message.bytes` of a topic before compression.
 pub fn record_len(key: usize, value: usize, headers: &[Header]) -> usize {
-    let headers = headers.iter().map(|(name, value)| name.len() + value.len() + 2 * MAX_VARINT_BYTES);
+    let headers = headers
+        .iter()
+        .map(|(name, value)| name.len() + value.len() + 2 * MAX_VARINT_BYTES);
     BATCH_HEADER_BYTES + 1 + 6 * MAX_VARINT_BYTES + key + value + headers.sum::<usize>()
 }
 
@@ -107,8 +109,16 @@ mod tests {
     fn a_batch_is_laid_out_as_kafka_reads_it() {
         let headers = [("h".to_owned(), b"1".to_vec())];
         let records = [
-            Record { key: Some(b"k"), value: b"v", headers: &headers },
-            Record { key: None, value: b"", headers: &[] },
+            Record {
+                key: Some(b"k"),
+                value: b"v",
+                headers: &headers,
+            },
+            Record {
+                key: None,
+                value: b"",
+                headers: &[],
+            },
         ];
         let none = |plain: Vec<u8>| Ok::<_, ()>(plain);
         let out = batch(records.into_iter(), 1_000, Compression::None, none).expect("is plain");
@@ -118,7 +128,10 @@ mod tests {
         assert_eq!(out[8..12], ((out.len() - 12) as i32).to_be_bytes());
         assert_eq!(out[16], 2);
         assert_eq!(out[17..21], crc32c::crc32c(&out[21..]).to_be_bytes());
-        assert_eq!((&out[23..27], &out[57..61]), (&1i32.to_be_bytes()[..], &2i32.to_be_bytes()[..]));
+        assert_eq!(
+            (&out[23..27], &out[57..61]),
+            (&1i32.to_be_bytes()[..], &2i32.to_be_bytes()[..])
+        );
         assert!(out.len() <= record_len(1, 1, &headers) + record_len(0, 0, &[]));
     }
 }

@@ -57,6 +57,15 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
     ("Receiver `jaeger`", "Config", &["crates/receivers/src/jaeger.rs", KEYS]),
     ("Receiver `loki`", "Config", &["crates/receivers/src/loki.rs", KEYS]),
     (
+        "Receiver `prometheus`",
+        "Config",
+        &[
+            "crates/receivers/src/prometheus/mod.rs",
+            "crates/receivers/src/prometheus/config.rs",
+            "crates/receivers/src/prometheus/relabel.rs",
+        ],
+    ),
+    (
         "Receiver `httpcheck`",
         "Config",
         &["crates/receivers/src/httpcheck.rs", CLIENT],
@@ -379,7 +388,8 @@ fn value(kind: &str, attributes: &str) -> &'static str {
         "Duration" => "duration",
         "PathBuf" => "path",
         "Endpoint" => "address, `host:port`",
-        "Headers" => "map of text",
+        "Headers" | "Labels" => "map of text",
+        "Params" | "HttpHeaders" => "map",
         "u32" | "u64" | "usize" | "NonZeroU32" if attributes.contains("size\"") || attributes.contains("size_") => {
             "size"
         }

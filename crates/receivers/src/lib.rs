@@ -14,7 +14,6 @@
 mod admit;
 mod answer;
 mod body;
-#[allow(dead_code, reason = "the prometheus receiver logs in, httpcheck does not")]
 mod client;
 pub mod httpcheck;
 pub mod inflate;
@@ -24,7 +23,7 @@ pub mod loki;
 pub mod otlp;
 mod points;
 mod post;
-#[allow(dead_code, reason = "the prometheus receiver reserves before it reads")]
+pub mod prometheus;
 mod push;
 pub mod settings;
 mod unary;

@@ -78,6 +78,12 @@ const RECEIVERS: &[Kind<ReceiverSettings>] = &[
         parse: |section| receiver(receivers::loki::Config::parse(section)),
     },
     Kind {
+        name: "prometheus",
+        also: &[],
+        signals: &receivers::prometheus::SIGNALS,
+        parse: |section| receiver(receivers::prometheus::Config::parse(section)),
+    },
+    Kind {
         name: "httpcheck",
         also: &[],
         signals: &receivers::httpcheck::SIGNALS,

@@ -18,3 +18,11 @@ pub use section::Section;
 pub use telemetry::Telemetry;
 pub use units::{duration, optional_duration, optional_size, present, size};
 pub use variables::open_to_all;
+
+/// Reads YAML that is no part of the configuration itself, such as a file of targets: no variables, and as much as [`yaml::MAX_SOURCE_BYTES`] and its
+/// fellows allow. JSON is YAML.
+pub fn read<T: serde::de::DeserializeOwned>(source: Source) -> Result<T, Problems> {
+    let read = yaml::parse(&source, 0).map_err(|problem| vec![problem]);
+    let read = read.and_then(|node| de::read(&node));
+    read.map_err(|list| Problems::new(diagnostic::Sources::new(vec![source], Vec::new()), list))
+}

@@ -34,6 +34,16 @@ pub enum Reply {
     Raw(Vec<u8>),
 }
 
+impl Reply {
+    /// The same with more bytes at the end of the body.
+    pub fn raw_tail(self, tail: &[u8]) -> Reply {
+        match self {
+            Reply::Whole(status, headers, body) => Reply::Whole(status, headers, [&body[..], tail].concat()),
+            other => other,
+        }
+    }
+}
+
 /// A request as it came: its first line and headers, and its body.
 #[derive(Clone, Debug)]
 pub struct Seen {
@@ -311,11 +321,18 @@ pub fn told(batch: &Batch) -> Vec<String> {
     lines
 }
 
+/// Points of the year 2023 and later are about now; older ones have been given a time.
+const NOW_UNIX_NANO: u64 = 1_680_000_000_000_000_000;
+
 fn number(point: &NumberDataPoint) -> String {
-    match point.value {
+    let value = match point.value {
         Some(number_data_point::Value::AsInt(value)) => value.to_string(),
         Some(number_data_point::Value::AsDouble(value)) => value.to_string(),
         None => "-".to_owned(),
+    };
+    match point.time_unix_nano {
+        time if time < NOW_UNIX_NANO => format!("{value} at {}", time / 1_000_000),
+        _ => value,
     }
 }
 

@@ -61,6 +61,11 @@ impl Kind {
         })
     }
 
+    /// Whether its values are counted from some beginning.
+    pub fn counts(self) -> bool {
+        matches!(self, Kind::Counter | Kind::Histogram | Kind::Summary)
+    }
+
     /// What a metric of OTLP is: what its data says, and where that is less than what Prometheus said, what its metadata says. `None` without data.
     pub fn of(metric: &Metric<'_>) -> Option<Kind> {
         let (natural, others): (Kind, &[Kind]) = match metric.data {

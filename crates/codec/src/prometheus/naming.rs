@@ -236,10 +236,11 @@ fn keep(out: &mut String, namespace: &str, name: &str, ends: &Ends) {
     }
 }
 
-/// Appends the name of a label. Attributes never become names that begin with an underscore: those are Prometheus' own.
+/// Appends the name of a label. Attributes never become names that begin with an underscore, which are Prometheus' own; where names stay as they are, they
+/// may have come from there (`__replica__`), and only the one that is the metric's name is changed.
 pub fn label(out: &mut String, strategy: Strategy, key: &str) {
     if strategy.keeps_utf8() {
-        if key.is_empty() || key.starts_with("__") {
+        if key.is_empty() || key == "__name__" {
             out.push_str("key_");
         }
         out.push_str(key);

@@ -10,7 +10,7 @@ use hashbrown::HashTable;
 use model::wire::{BYTES, VARINT, close_length, open_length, put_bytes, put_fixed64, put_tag, put_varint, varint_len};
 use model::{SpanId, TraceId};
 
-use super::series::{Exemplar, NAME, NativeForm, Sample, Series, SeriesList, SeriesRef, is_stale};
+use super::series::{Exemplar, NAME, NativeForm, Sample, Series, SeriesList, SeriesRef, Stretch, is_stale};
 use super::{FLAG_NO_RECORDED_VALUE, Kind, TEMPORALITY_CUMULATIVE, TYPE_KEY, number};
 
 /// How series become OTLP.
@@ -73,6 +73,31 @@ pub fn build(list: &SeriesList, options: &Options) -> Result<Built, TooLarge> {
     builder.collect();
     builder.groups();
     builder.write()
+}
+
+/// What [`build`] makes of a list is not longer than this.
+pub fn len_at_most(list: &SeriesList) -> u64 {
+    // A label as an attribute of a point, with the tags and lengths around it; the times, values and flags of a point; and the texts of a metric that
+    // nothing else is in, in a scope and a resource of its own.
+    const LABEL_BYTES: u64 = 24;
+    const POINT_BYTES: u64 = 160;
+    const METRIC_BYTES: u64 = 200;
+    let labels = |labels: Stretch| {
+        let labels = labels.of(&list.labels).iter();
+        labels
+            .map(|label| label.name.len() + label.value.len() + LABEL_BYTES)
+            .sum::<u64>()
+    };
+    let series = list.series.iter().map(|series| {
+        let family = list.families[series.family as usize];
+        let points = (series.samples.of(&list.samples).len() + series.natives.of(&list.natives).len()) as u64;
+        let exemplars = series.exemplars.of(&list.exemplars).iter();
+        let exemplars: u64 = exemplars.map(|exemplar| labels(exemplar.labels) + POINT_BYTES).sum();
+        // Twice more for resource and scope.
+        let labels = labels(series.labels) * (points + 2);
+        labels + points * POINT_BYTES + exemplars + family.help.len() + family.unit.len() + METRIC_BYTES
+    });
+    series.sum::<u64>() + list.bytes.len() as u64
 }
 
 /// No element: the end of a chain.
@@ -267,6 +292,10 @@ impl<'a> Builder<'a> {
                     NativeForm::Exponential => Form::Exponential,
                     NativeForm::Explicit => Form::Histogram,
                 };
+                if nanos(list.natives[native as usize].time_ms).is_none() {
+                    self.built.bad_times += 1;
+                    continue;
+                }
                 self.built.histograms += 1;
                 self.point(scope, form, name, series.family, What::Native { series: at, native });
             }
@@ -835,7 +864,7 @@ impl<'a> Builder<'a> {
         let sample = &self.list.samples[sample as usize];
         let time_ms = sample.time_ms.unwrap_or(self.options.time_ms);
         self.put_labels(out, 7, series, kind, "");
-        let start_ms = if metric.form == Form::Sum { sample.start_ms } else { 0 };
+        let start_ms = if kind.counts() { sample.start_ms } else { 0 };
         put_times(out, start_ms, time_ms);
         if is_stale(sample.value) {
             put_tag(out, 8, VARINT);

@@ -23,6 +23,12 @@ pub(crate) struct Span {
     len: u32,
 }
 
+impl Span {
+    pub fn len(self) -> u64 {
+        u64::from(self.len)
+    }
+}
+
 /// What is said about series of one family. Number 0 of a list is the one of which nothing was said.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Family {
@@ -56,7 +62,6 @@ pub(crate) struct Exemplar {
 }
 
 /// What a native histogram is in OTLP.
-#[expect(dead_code, reason = "the reader of remote write makes them")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NativeForm {
     Exponential,
@@ -316,6 +321,18 @@ impl SeriesList {
         self.series.is_empty()
     }
 
+    /// Memory of all its lists, as far as they are filled.
+    pub fn bytes_held(&self) -> usize {
+        self.text.len()
+            + self.bytes.len()
+            + size_of_val(self.labels.as_slice())
+            + size_of_val(self.series.as_slice())
+            + size_of_val(self.samples.as_slice())
+            + size_of_val(self.exemplars.as_slice())
+            + size_of_val(self.natives.as_slice())
+            + size_of_val(self.families.as_slice())
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = SeriesRef<'_>> {
         self.series.iter().map(|series| SeriesRef { list: self, series })
     }
@@ -559,6 +576,16 @@ impl SeriesList {
 
     pub(crate) fn put_sample(&mut self, sample: Sample) {
         self.samples.push(sample);
+    }
+
+    /// Takes back the series that was begun last, and its labels from `labels` on.
+    pub(crate) fn take_back(&mut self, labels: usize) {
+        if let Some(series) = self.series.pop() {
+            self.samples.truncate(series.samples.start as usize);
+            self.exemplars.truncate(series.exemplars.start as usize);
+            self.natives.truncate(series.natives.start as usize);
+        }
+        self.labels.truncate(labels);
     }
 
     /// Ends the series that was begun last.

@@ -264,16 +264,9 @@ impl Encoder {
         self.metric.set(&mut self.set, kind);
         match metric.data {
             Data::None => {}
-            Data::Gauge { points } => {
+            Data::Gauge { points } | Data::Sum { points, .. } => {
                 for point in points {
-                    self.number(&point, kind, false);
-                }
-            }
-            Data::Sum {
-                points, is_monotonic, ..
-            } => {
-                for point in points {
-                    self.number(&point, kind, is_monotonic);
+                    self.number(&point, kind);
                 }
             }
             Data::Histogram { points, .. } => {
@@ -309,7 +302,7 @@ impl Encoder {
         }
     }
 
-    fn number(&mut self, point: &NumberPoint<'_>, kind: Kind, is_monotonic: bool) {
+    fn number(&mut self, point: &NumberPoint<'_>, kind: Kind) {
         let value = match (point.flags & FLAG_NO_RECORDED_VALUE != 0, point.value) {
             (true, _) => STALE_NAN,
             (false, Number::Int(value)) => value as f64,
@@ -321,7 +314,11 @@ impl Encoder {
         };
         self.begin(&point.attributes, "", point.time_unix_nano);
         let time_ms = millis(point.time_unix_nano);
-        let start_ms = if is_monotonic { millis(point.start_unix_nano) } else { 0 };
+        let start_ms = if kind.counts() {
+            millis(point.start_unix_nano)
+        } else {
+            0
+        };
         let Encoder {
             set,
             point: labels,

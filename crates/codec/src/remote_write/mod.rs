@@ -8,6 +8,8 @@
 
 mod flatten;
 mod native;
+pub mod read;
+mod read_native;
 mod request;
 mod series;
 

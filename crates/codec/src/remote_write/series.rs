@@ -193,22 +193,27 @@ impl SeriesSet {
         }
     }
 
-    /// The number of a metric's description. The first that is given under a name counts.
+    /// The number of a metric's description. In 1.0 the first that is given under a name counts; in 2.0 each series has its own.
     pub fn family(&mut self, name: &str, kind: Kind, help: &str, unit: &str) -> u32 {
-        let name = self.symbols.intern(name);
+        let [name, help, unit] = [name, help, unit].map(|text| self.symbols.intern(text));
         let SeriesSet {
+            version,
             families,
             by_name,
             hasher,
             ..
         } = self;
         let hash = hasher.hash_one(name);
-        if let Some(known) = by_name.find(hash, |at| families[*at as usize].name == name) {
+        let is_it = |at: &u32| {
+            let known = &families[*at as usize];
+            let is_alike = (known.kind, known.help, known.unit) == (kind, help, unit);
+            known.name == name && (is_alike || *version == Version::V1)
+        };
+        if let Some(known) = by_name.find(hash, is_it) {
             return *known;
         }
         let number = families.len() as u32;
         by_name.insert_unique(hash, number, |at| hasher.hash_one(families[*at as usize].name));
-        let (help, unit) = (self.symbols.intern(help), self.symbols.intern(unit));
         self.families.push(Family { kind, name, help, unit });
         number
     }

@@ -28,6 +28,8 @@ pub struct BucketSpan {
 pub struct Histogram {
     #[prost(uint64, tag = "1")]
     pub count_int: u64,
+    #[prost(double, optional, tag = "2")]
+    pub count_float: Option<f64>,
     #[prost(double, tag = "3")]
     pub sum: f64,
     #[prost(sint32, tag = "4")]
@@ -36,16 +38,24 @@ pub struct Histogram {
     pub zero_threshold: f64,
     #[prost(uint64, tag = "6")]
     pub zero_count_int: u64,
+    #[prost(double, optional, tag = "7")]
+    pub zero_count_float: Option<f64>,
     #[prost(message, repeated, tag = "8")]
     pub negative_spans: Vec<BucketSpan>,
     #[prost(sint64, repeated, tag = "9")]
     pub negative_deltas: Vec<i64>,
+    #[prost(double, repeated, tag = "10")]
+    pub negative_counts: Vec<f64>,
     #[prost(message, repeated, tag = "11")]
     pub positive_spans: Vec<BucketSpan>,
     #[prost(sint64, repeated, tag = "12")]
     pub positive_deltas: Vec<i64>,
+    #[prost(double, repeated, tag = "13")]
+    pub positive_counts: Vec<f64>,
     #[prost(int64, tag = "15")]
     pub timestamp: i64,
+    #[prost(double, repeated, tag = "16")]
+    pub custom_values: Vec<f64>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

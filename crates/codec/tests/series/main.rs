@@ -5,6 +5,7 @@
 mod proto;
 
 mod pages;
+mod requests;
 
 use codec::prometheus::naming::Strategy as Translation;
 use codec::prometheus::otlp::{self, Built, Job, TargetInfo};
@@ -86,6 +87,44 @@ fn build(list: &SeriesList, options: &otlp::Options) -> Built {
     built
 }
 
+/// What a native histogram says, however it is written.
+fn native_text(native: &proto::Histogram) -> String {
+    let side = |spans: &[proto::BucketSpan], deltas: &[i64], counts: &[f64]| {
+        let (mut index, mut count) = (0i64, 0);
+        let mut deltas = deltas.iter();
+        let mut counts = counts.iter();
+        let mut buckets = Vec::new();
+        for span in spans {
+            index += i64::from(span.offset);
+            for _ in 0..span.length {
+                count += deltas.next().copied().unwrap_or_default();
+                let whole = counts.next().map_or(count, |count| *count as i64);
+                if whole != 0 {
+                    buckets.push((index, whole));
+                }
+                index += 1;
+            }
+        }
+        buckets
+    };
+    if is_stale(native.sum) {
+        return format!("stale at {}", native.timestamp);
+    }
+    format!(
+        "{} sum {} schema {} zero {} below {:?} {:?} {:?} at {}",
+        native.count_float.map_or(native.count_int, |count| count as u64),
+        value_text(native.sum),
+        native.schema,
+        native
+            .zero_count_float
+            .map_or(native.zero_count_int, |count| count as u64),
+        native.zero_threshold,
+        side(&native.negative_spans, &native.negative_deltas, &native.negative_counts),
+        side(&native.positive_spans, &native.positive_deltas, &native.positive_counts),
+        native.timestamp,
+    )
+}
+
 /// What the exporter makes of it.
 fn told(payload: &[u8]) -> Lines {
     let options = Options {
@@ -124,6 +163,13 @@ fn told(payload: &[u8]) -> Lines {
                     "{head} = {} at {} from {}",
                     value_text(sample.value),
                     sample.timestamp,
+                    series.created_timestamp
+                ));
+            }
+            for native in &series.histograms {
+                lines.push(format!(
+                    "{head} ~ {} from {}",
+                    native_text(native),
                     series.created_timestamp
                 ));
             }

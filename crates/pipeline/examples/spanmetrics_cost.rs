@@ -12,7 +12,7 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
 use pipeline::config::{Config, Problems, Section, Source};
-use pipeline::connectors::spanmetrics;
+use pipeline::connectors::{servicegraph, spanmetrics};
 use pipeline::{MakeStage, Stage};
 use prost::Message;
 
@@ -50,6 +50,7 @@ fn main() {
         ..spans(1, 1)
     };
     measure("spanmetrics, one span a request", spanmetrics::parse, "{}", &small);
+    measure("servicegraph", servicegraph::parse, "{}", &batch);
 }
 
 fn measure(what: &str, parse: Parse, settings: &str, batch: &Batch) {
@@ -106,16 +107,17 @@ fn spans(resources: u64, count: u64) -> Batch {
         ];
         attributes.extend((0..9).map(|at| pair(&format!("attribute.number.{at}"), format!("value {id} of {at}"))));
         Span {
-            trace_id: u128::from(id + 1).to_be_bytes().to_vec(),
+            trace_id: u128::from(id / 2 + 1).to_be_bytes().to_vec(),
             span_id: (id + 1).to_be_bytes().to_vec(),
-            parent_span_id: (id + 2).to_be_bytes().to_vec(),
+            // A client's span and the server's that it calls, by turns.
+            parent_span_id: id.to_be_bytes().to_vec(),
             name: format!("GET /api/v1/things/{}", id % 20),
-            kind: 2,
+            kind: if id.is_multiple_of(2) { 3 } else { 2 },
             start_time_unix_nano: T0,
             end_time_unix_nano: T0 + id * 100_000,
             attributes,
             status: Some(Status {
-                code: i32::from(id % 10 == 0) * 2,
+                code: i32::from(id.is_multiple_of(10)) * 2,
                 ..Status::default()
             }),
             ..Span::default()

@@ -4,10 +4,10 @@
 pub mod forward;
 mod histogram;
 mod series;
+pub mod servicegraph;
+pub mod spanmetrics;
 #[cfg(test)]
 mod testing;
-// pub mod servicegraph;
-pub mod spanmetrics;
 
 /// How far back a wall clock may be set without the stages noticing, in ns: within it time stands still for them, beyond it they believe the new time. What
 /// arrives at several doors is never this much out of order.

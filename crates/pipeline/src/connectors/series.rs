@@ -4,6 +4,7 @@
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
@@ -12,6 +13,7 @@ use model::wire::{self, Fields, Payload, put_bytes, put_fixed64, put_tag, put_va
 use model::write::Attributes;
 
 use crate::budget::{Budget, Lease};
+use crate::stage::State;
 
 /// How many series a metric has at most, unless told otherwise. Backends bear it, and so does the OpenTelemetry SDKs' own limit.
 pub const DEFAULT_MAX_SERIES: usize = 2_000;
@@ -288,6 +290,11 @@ impl Held {
         }
     }
 
+    /// Gives back what was for something that is gone.
+    pub fn release(&mut self, bytes: usize) {
+        self.shrink(self.bytes.saturating_sub(bytes));
+    }
+
     pub fn shrink(&mut self, to: usize) {
         self.bytes = to;
         if let Some(lease) = &mut self.lease {
@@ -380,5 +387,49 @@ impl<'a> RememberedRow<'a> {
             touched_unix_nano: self.touched_unix_nano,
             value,
         }
+    }
+}
+
+/// A change that makes all changes since the last whole longer than that by this factor is told as a whole: reading a state costs at most so much more.
+const MAX_CHANGES: usize = 2;
+
+/// Changes up to this many bytes are not worth a whole.
+pub const FREE_CHANGES_BYTES: usize = 64 << 10;
+
+/// Whether a state is told as a whole or as a change.
+#[derive(Debug)]
+pub struct Telling {
+    /// Whether rows have moved since the state was last told, so that a change would name the wrong ones. The first state is whole too.
+    pub has_moved: bool,
+    whole_bytes: usize,
+    bytes_since_whole: usize,
+}
+
+impl Default for Telling {
+    fn default() -> Self {
+        Telling {
+            has_moved: true,
+            whole_bytes: 0,
+            bytes_since_whole: 0,
+        }
+    }
+}
+
+impl Telling {
+    /// The state, encoded as a whole or as a change.
+    pub fn state(&mut self, mut encode: impl FnMut(bool) -> Vec<u8>) -> State {
+        let mut bytes = encode(self.has_moved);
+        self.bytes_since_whole += bytes.len();
+        let is_late = self.bytes_since_whole > FREE_CHANGES_BYTES + MAX_CHANGES * self.whole_bytes;
+        if is_late && !self.has_moved {
+            bytes = encode(true);
+        }
+        if is_late || std::mem::take(&mut self.has_moved) {
+            self.has_moved = false;
+            self.whole_bytes = bytes.len();
+            self.bytes_since_whole = 0;
+            return State::Whole(Bytes::from(bytes));
+        }
+        State::Change(Bytes::from(bytes))
     }
 }

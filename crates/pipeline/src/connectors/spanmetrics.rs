@@ -29,17 +29,15 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use model::write::Temporality;
 use model::{Batch, Signal};
 use serde::Deserialize;
 
 use self::counting::{NO_RESOURCE, SCOPE_NAME, SCOPE_VERSION, Tally, resource_bytes, series_bytes};
 use self::settings::Settings;
-use self::state::{FREE_CHANGES_BYTES, MAX_CHANGES};
 use super::StreamClock;
 use super::histogram::{Bound, DEFAULT_MAX_SIZE, MAX_SIZES, check_bounds};
-use super::series::{Held, IDLE_NANOS, MAX_HELD_BYTES, OVERFLOW, Table};
+use super::series::{Held, IDLE_NANOS, MAX_HELD_BYTES, OVERFLOW, Table, Telling};
 use crate::budget::Budget;
 use crate::config::{Problems, Section, duration};
 use crate::stage::{BadState, MakeStage, Stage, State};
@@ -328,10 +326,7 @@ struct SpanMetrics {
     is_dirty: bool,
     /// Whether there was a flush since the state was last asked for.
     has_flushed: bool,
-    /// Whether rows have moved since the state was last asked for, so that a change would name the wrong ones.
-    has_moved: bool,
-    whole_bytes: usize,
-    bytes_since_whole: usize,
+    telling: Telling,
     key: Vec<u8>,
 }
 
@@ -346,9 +341,7 @@ impl SpanMetrics {
             held: Held::default(),
             is_dirty: false,
             has_flushed: false,
-            has_moved: true,
-            whole_bytes: 0,
-            bytes_since_whole: 0,
+            telling: Telling::default(),
             key: Vec::new(),
             settings,
         }
@@ -388,7 +381,7 @@ impl SpanMetrics {
                 }
                 self.resources = Table::default();
                 self.held.shrink(0);
-                self.has_moved = true;
+                self.telling.has_moved = true;
             }
             Temporality::Cumulative => {
                 for tally in &mut self.tallies {
@@ -445,7 +438,7 @@ impl SpanMetrics {
             let number = |owner: u32| numbers.get(owner as usize).copied().unwrap_or(NO_RESOURCE);
             tally.series.renumber(number);
         }
-        self.has_moved = true;
+        self.telling.has_moved = true;
         self.held.shrink(self.count_held());
     }
 
@@ -496,21 +489,10 @@ impl Stage for SpanMetrics {
     }
 
     fn state(&mut self) -> State {
-        let is_whole = self.has_moved;
-        let mut bytes = self.encode(is_whole);
-        self.bytes_since_whole += bytes.len();
-        let is_late = self.bytes_since_whole > FREE_CHANGES_BYTES + MAX_CHANGES * self.whole_bytes;
-        if !is_whole && is_late {
-            bytes = self.encode(true);
-        }
-        let is_whole = is_whole || is_late;
-        self.has_moved = false;
+        let mut telling = std::mem::take(&mut self.telling);
+        let state = telling.state(|is_whole| self.encode(is_whole));
+        self.telling = telling;
         self.has_flushed = false;
-        if is_whole {
-            self.whole_bytes = bytes.len();
-            self.bytes_since_whole = 0;
-            return State::Whole(Bytes::from(bytes));
-        }
-        State::Change(Bytes::from(bytes))
+        state
     }
 }

@@ -16,12 +16,6 @@ use crate::stage::BadState;
 /// exemplars before it are over, 6 resources, 7 series.
 const STATE_VERSION: u8 = 1;
 
-/// A change that makes all changes since the last whole longer than that by this factor is told as a whole: reading a state costs at most so much more.
-pub const MAX_CHANGES: usize = 2;
-
-/// Changes up to this many bytes are not worth a whole.
-pub const FREE_CHANGES_BYTES: usize = 64 << 10;
-
 impl SpanMetrics {
     pub fn encode(&mut self, is_whole: bool) -> Vec<u8> {
         let mut out = vec![STATE_VERSION];

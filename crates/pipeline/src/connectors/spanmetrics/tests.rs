@@ -2,8 +2,11 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use bytes::Bytes;
+
 use super::points::MAX_POINTS;
 use super::*;
+use crate::connectors::series::FREE_CHANGES_BYTES;
 use crate::connectors::testing::{Point, Runner, SECOND, Spanned, arrived, points, spanned, stage, try_stage};
 use crate::testing::meta;
 

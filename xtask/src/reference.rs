@@ -166,6 +166,11 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
         "Settings + Shared",
         &["crates/exporters/src/loki.rs", SENDER, REQUEST, SENDING],
     ),
+    (
+        "Exporter `awscloudwatchlogs`",
+        "Settings + Shared",
+        &["crates/exporters/src/awscloudwatchlogs.rs", SENDER, REQUEST, SENDING],
+    ),
     ("Exporter `file`", "Config", &["crates/exporters/src/file.rs"]),
     ("Exporter `debug`", "Config", &["crates/exporters/src/debug.rs"]),
     ("Extension `query`", "Query", &["crates/server/src/extensions.rs"]),

@@ -7,6 +7,7 @@
 //! **Invariants:** no I/O and no panics on any input; what cannot be read is an error that says where; nesting is
 //! bounded.
 
+pub mod cloudwatch;
 pub mod jaeger;
 pub mod kafka;
 pub mod loki;

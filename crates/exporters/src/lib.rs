@@ -9,6 +9,8 @@
 //! - What cannot be known is *retry*: an answer that was lost, a connection that broke.
 //! - No exporter holds a queue of its own.
 
+pub mod aws;
+pub mod awscloudwatchlogs;
 pub mod debug;
 pub mod file;
 pub mod grpc;

@@ -306,7 +306,8 @@ fn retry_after(text: &str, now_seconds: u64) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
 }
 
-fn date_seconds(text: &str) -> Option<u64> {
+/// An HTTP date in seconds since 1970.
+pub(crate) fn date_seconds(text: &str) -> Option<u64> {
     const MONTHS: [&str; 12] = [
         "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
     ];

@@ -7,6 +7,8 @@ use net::Doors;
 use pipeline::sending::Sending;
 use pipeline::{Budget, Exporter, Sink};
 
+use crate::aws::credentials::Surroundings;
+use crate::awscloudwatchlogs::CloudWatchLogs;
 use crate::debug::Debug;
 use crate::file::File;
 use crate::jaeger::Jaeger;
@@ -16,7 +18,7 @@ use crate::otlp::Otlp;
 use crate::otlphttp::OtlpHttp;
 use crate::prometheus::Prometheus;
 use crate::prometheusremotewrite::RemoteWrite;
-use crate::{debug, file, jaeger, kafka, loki, otlp, otlphttp, prometheus, prometheusremotewrite};
+use crate::{awscloudwatchlogs, debug, file, jaeger, kafka, loki, otlp, otlphttp, prometheus, prometheusremotewrite};
 
 /// Why an exporter cannot be opened, in words for whoever wrote the configuration.
 pub type OpenError = Box<dyn Error + Send + Sync>;
@@ -70,6 +72,13 @@ impl Settings for kafka::Config {
 impl Settings for loki::Config {
     fn open(self: Box<Self>, _: &mut Opening<'_>) -> Result<(Sink, Sending), OpenError> {
         Ok((sink(Loki::new(&self)?), self.sending()))
+    }
+}
+
+impl Settings for awscloudwatchlogs::Config {
+    fn open(self: Box<Self>, _: &mut Opening<'_>) -> Result<(Sink, Sending), OpenError> {
+        let exporter = CloudWatchLogs::new(&self, Surroundings::of_process())?;
+        Ok((sink(exporter), awscloudwatchlogs::how_sent(&self)))
     }
 }
 

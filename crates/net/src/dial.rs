@@ -232,10 +232,9 @@ impl Client {
                 self.read(response, reading).await.map(|(answer, _)| answer)
             }
             Connection::Own(mut sender) => {
-                // HTTP/1.1 names the host in a header and only the path in its first line.
-                let host = self.address().parse();
-                if let Ok(host) = host {
-                    request.headers_mut().insert(http::header::HOST, host);
+                // HTTP/1.1 names the host in a header and only the path in its first line. Who signs the header has set it.
+                if let Ok(host) = self.address().parse() {
+                    request.headers_mut().entry(http::header::HOST).or_insert(host);
                 }
                 let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).parse();
                 if let Ok(path) = path {

@@ -210,6 +210,12 @@ const EXPORTERS: &[Kind<ExporterSettings>] = &[
         parse: |section| exporter(exporters::loki::parse(section)),
     },
     Kind {
+        name: "awscloudwatchlogs",
+        also: &[],
+        signals: &exporters::awscloudwatchlogs::SIGNALS,
+        parse: |section| exporter(exporters::awscloudwatchlogs::parse(section)),
+    },
+    Kind {
         name: "debug",
         also: &[],
         signals: &[],

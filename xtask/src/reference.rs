@@ -57,6 +57,11 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
     ("Receiver `jaeger`", "Config", &["crates/receivers/src/jaeger.rs", KEYS]),
     ("Receiver `loki`", "Config", &["crates/receivers/src/loki.rs", KEYS]),
     (
+        "Receiver `prometheusremotewrite`",
+        "Config",
+        &["crates/receivers/src/prometheusremotewrite.rs", KEYS],
+    ),
+    (
         "Receiver `prometheus`",
         "Config",
         &[

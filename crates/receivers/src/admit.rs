@@ -24,7 +24,7 @@ const INLINE_BYTES: usize = 1024 * 1024;
 const INLINE_TRANSLATED_BYTES: usize = 128 * 1024;
 
 /// What a sender waits before it tries again when memory is short; the requests in flight are answered well within it.
-const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
+pub(crate) const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// From a request to OTLP's protobuf, or what is wrong with it.
 pub(crate) type Translate = fn(Signal, &[u8], u64) -> Result<Vec<u8>, String>;
@@ -95,6 +95,47 @@ impl Core {
             (reason, true) => self.intake.refused(signal, 1, reason),
             (reason, false) => self.intake.rejected(signal, 1, reason),
         }
+    }
+
+    /// Inflates a request and puts the OTLP that `work` makes of it in its place, on another thread where that takes long. `work` reserves what it takes
+    /// beside the message. For receivers whose translation remembers or tells more than a [`Translation`] does.
+    pub(crate) async fn replaced<T: Send + 'static>(
+        self: &Arc<Self>,
+        arrived: Arrived,
+        work: impl FnOnce(&[u8], &mut Lease) -> Result<(Vec<u8>, T), Refusal> + Send + 'static,
+    ) -> Result<(Arrived, T), Refusal> {
+        // These two say exactly how long they are; others may be wrong about it.
+        let is_exact = matches!(arrived.coding, Coding::Identity | Coding::Snappy);
+        let is_short = is_exact && arrived.coding.expected_len(&arrived.body) <= INLINE_TRANSLATED_BYTES;
+        let replace = move |mut arrived: Arrived| {
+            let inflated = match arrived.coding {
+                Coding::Identity if arrived.body.len() <= arrived.limit => arrived.body.clone(),
+                Coding::Identity => return Err(too_large(arrived.limit)),
+                coding => inflate(coding, &arrived.body, arrived.limit, &mut arrived.lease)
+                    .map(|inflated| Bytes::from(inflated.bytes))
+                    .map_err(|error| inflate_refusal(error, arrived.limit))?,
+            };
+            let (payload, told) = work(&inflated, &mut arrived.lease)?;
+            arrived.lease.shrink(payload.len() as u64);
+            arrived.coding = Coding::Identity;
+            arrived.limit = payload.len();
+            arrived.body = payload.into();
+            Ok((arrived, told))
+        };
+        if is_short {
+            return replace(arrived);
+        }
+        // As in `admit`.
+        let Ok(permit) = Arc::clone(&self.workers).acquire_owned().await else {
+            return Err(Refusal::later(Reason::Lost, BUSY_RETRY_AFTER));
+        };
+        let work = tokio::task::spawn_blocking(move || {
+            let replaced = replace(arrived);
+            drop(permit);
+            replaced
+        });
+        work.await
+            .unwrap_or_else(|_| Err(Refusal::later(Reason::Lost, BUSY_RETRY_AFTER)))
     }
 
     /// Takes a request in and waits until the pipeline said what became of it.

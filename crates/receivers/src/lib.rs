@@ -24,6 +24,7 @@ pub mod otlp;
 mod points;
 mod post;
 pub mod prometheus;
+pub mod prometheusremotewrite;
 mod push;
 pub mod settings;
 mod unary;

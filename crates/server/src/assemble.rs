@@ -84,6 +84,12 @@ const RECEIVERS: &[Kind<ReceiverSettings>] = &[
         parse: |section| receiver(receivers::prometheus::Config::parse(section)),
     },
     Kind {
+        name: "prometheusremotewrite",
+        also: &["prometheus_remote_write"],
+        signals: &receivers::prometheusremotewrite::SIGNALS,
+        parse: |section| receiver(receivers::prometheusremotewrite::Config::parse(section)),
+    },
+    Kind {
         name: "httpcheck",
         also: &[],
         signals: &receivers::httpcheck::SIGNALS,

@@ -123,6 +123,21 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
         "Config",
         &["crates/pipeline/src/processors/transform.rs", OTTL],
     ),
+    (
+        "Connector `forward`",
+        "Config",
+        &["crates/pipeline/src/connectors/forward.rs"],
+    ),
+    (
+        "Connector `servicegraph`",
+        "Config",
+        &["crates/pipeline/src/connectors/servicegraph.rs", HISTOGRAM],
+    ),
+    (
+        "Connector `spanmetrics`",
+        "Config",
+        &["crates/pipeline/src/connectors/spanmetrics.rs", HISTOGRAM],
+    ),
     ("Exporter `store`", "Config", &["crates/exporters/src/store.rs"]),
     (
         "Exporter `otlp`",
@@ -201,6 +216,7 @@ const KEYS: &str = "crates/receivers/src/keys.rs";
 const PROMETHEUS: &str = "crates/exporters/src/prometheus/mod.rs";
 const ACTIONS: &str = "crates/pipeline/src/processors/actions.rs";
 const MATCHING: &str = "crates/pipeline/src/processors/matching.rs";
+const HISTOGRAM: &str = "crates/pipeline/src/connectors/histogram.rs";
 const OTTL: &str = "crates/pipeline/src/ottl/group.rs";
 const SENDER: &str = "crates/exporters/src/sender.rs";
 const REQUEST: &str = "crates/exporters/src/request.rs";
@@ -240,7 +256,10 @@ fn page() -> Result<String> {
                 // What several components of one file have in common says nothing of one of them.
                 let intro = if doc.is_empty() { &intro } else { doc };
                 writeln!(page, "\n## {heading}\n\n{intro}\n")?;
-                writeln!(page, "| key | value | meaning |\n|---|---|---|")?;
+                match fields.is_empty() {
+                    true => writeln!(page, "It has no settings.")?,
+                    false => writeln!(page, "| key | value | meaning |\n|---|---|---|")?,
+                }
             }
             rows(&mut page, "", fields, &items, &mut vec![name])?;
         }
@@ -306,6 +325,12 @@ fn items_of(text: &str, roots: &str) -> Result<BTreeMap<String, Item>> {
             let named = |keyword| line.strip_prefix(keyword)?.strip_suffix(" {");
             let is_root = named("pub struct ").is_some_and(|name| roots.split(" + ").any(|root| root == name));
             if !attributes.contains("Deserialize") && !is_root {
+            } else if let Some(name) = line
+                .strip_prefix("pub struct ")
+                .and_then(|rest| rest.strip_suffix(" {}"))
+            {
+                let (doc, fields) = (doc.join("\n"), Vec::new());
+                items.insert(name.to_owned(), Item::Struct { doc, fields });
             } else if let Some(name) = named("pub struct ") {
                 let by_hand = !attributes.contains("Deserialize");
                 let has_default = attributes.contains(if by_hand { "Default" } else { "default" });
@@ -395,7 +420,7 @@ fn rows<'a>(
 fn value(kind: &str, attributes: &str) -> &'static str {
     match kind {
         "bool" => "`true`, `false`",
-        "Duration" => "duration",
+        "Duration" | "Bound" => "duration",
         "PathBuf" => "path",
         "Endpoint" => "address, `host:port`",
         "Headers" | "Labels" => "map of text",

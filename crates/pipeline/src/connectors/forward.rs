@@ -19,7 +19,6 @@ use serde::Deserialize;
 use crate::config::{Problems, Section};
 use crate::stage::{BadState, MakeStage, Stage, State};
 
-/// It has no settings.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {}

@@ -20,8 +20,6 @@
 
 mod edges;
 mod graph;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -209,3 +207,6 @@ impl Stage for ServiceGraph {
         state
     }
 }
+
+#[cfg(test)]
+mod tests;

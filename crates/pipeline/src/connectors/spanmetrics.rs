@@ -23,8 +23,6 @@ mod counting;
 mod points;
 mod settings;
 mod state;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +37,7 @@ use super::StreamClock;
 use super::histogram::{Bound, DEFAULT_MAX_SIZE, MAX_SIZES, check_bounds};
 use super::series::{Held, IDLE_NANOS, MAX_HELD_BYTES, OVERFLOW, Table, Telling};
 use crate::budget::Budget;
-use crate::config::{Problems, Section, duration};
+use crate::config::{Problems, Section, duration, present};
 use crate::stage::{BadState, MakeStage, Stage, State};
 
 /// Dimensions that one metric has at most: each is looked for in every span.
@@ -128,8 +126,10 @@ pub struct HistogramConfig {
     /// `ms` (default) or `s`.
     pub unit: Unit,
     /// Buckets with bounds that are said; this form is the default.
+    #[serde(deserialize_with = "present")]
     pub explicit: Option<Explicit>,
     /// Buckets that find their bounds themselves.
+    #[serde(deserialize_with = "present")]
     pub exponential: Option<ExponentialConfig>,
     /// More dimensions, for `duration` only.
     pub dimensions: Vec<Dimension>,
@@ -496,3 +496,6 @@ impl Stage for SpanMetrics {
         state
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -69,6 +69,8 @@ pub struct Half {
     pub expires_unix_nano: u64,
     /// A producer has one span, and may have any number of consumers: whether one has come.
     pub is_paired: bool,
+    /// Whether the state that was told last has it as it is.
+    pub is_told: bool,
 }
 
 impl Half {
@@ -98,8 +100,8 @@ pub struct Edges {
     waiting: HashMap<Key, Half, RandomState>,
     /// In the order of their time, which is the same for all.
     queue: VecDeque<(u64, Key)>,
-    /// What has come or gone since it was last asked for.
-    touched: Vec<Key>,
+    /// What the state that was told last still has.
+    gone: Vec<Key>,
 }
 
 impl Edges {
@@ -122,7 +124,7 @@ impl Edges {
                 let mut producer = waiting.clone();
                 producer.is_paired = true;
                 waiting.is_paired = true;
-                self.touched.push(key);
+                waiting.is_told = false;
                 Offered::Pairs(producer, half)
             }
             Side::Server => match self.remove(key, held) {
@@ -158,14 +160,15 @@ impl Edges {
                 .retain(|(expires, key)| waiting.get(key).is_some_and(|half| half.expires_unix_nano == *expires));
         }
         self.queue.push_back((half.expires_unix_nano, key));
-        self.touched.push(key);
         self.waiting.insert(key, half);
     }
 
     fn remove(&mut self, key: Key, held: &mut Held) -> Option<Half> {
         let half = self.waiting.remove(&key)?;
         held.release(half.held_bytes());
-        self.touched.push(key);
+        if half.is_told {
+            self.gone.push(key);
+        }
         Some(half)
     }
 
@@ -195,7 +198,7 @@ impl Edges {
                     .filter(|half| half.expires_unix_nano == *expires)
                 {
                     half.expires_unix_nano = until_unix_nano;
-                    self.touched.push(*key);
+                    half.is_told = false;
                 }
                 *expires = until_unix_nano;
             }
@@ -205,21 +208,23 @@ impl Edges {
     /// Appends what waits as messages of this number, or what has come and gone since the last call: 1 trace, 2 span, and of what is there 3 side, 4 service, 5 took,
     /// 6 failed, 7 connection, 8 peer, 9 dimensions, 10 expires, 11 paired.
     pub fn encode(&mut self, out: &mut Vec<u8>, number: u32, is_whole: bool) {
-        let mut keys = std::mem::take(&mut self.touched);
+        let mut gone = std::mem::take(&mut self.gone);
         if is_whole {
-            keys = self.waiting.keys().copied().collect();
+            gone.clear();
         }
-        keys.sort_unstable();
-        keys.dedup();
+        let is_new = |half: &Half| is_whole || !half.is_told;
+        let mut new: Vec<(&Key, &mut Half)> = self.waiting.iter_mut().filter(|(_, half)| is_new(half)).collect();
         // Read again, they stand in the queue in this order.
-        keys.sort_by_key(|key| self.waiting.get(key).map_or(0, |half| half.expires_unix_nano));
-        for key in keys {
+        new.sort_by_key(|(key, half)| (half.expires_unix_nano, **key));
+        let gone = gone.iter().map(|key| (key, None));
+        for (key, half) in gone.chain(new.into_iter().map(|(key, half)| (key, Some(half)))) {
             put_tag(out, number, wire::BYTES);
             let open = wire::open_length(out, 128);
             put_bytes(out, 1, &key.0.0);
             put_bytes(out, 2, &key.1.0);
-            if let Some(half) = self.waiting.get(&key) {
+            if let Some(half) = half {
                 half.encode(out);
+                half.is_told = true;
             }
             wire::close_length(out, open);
         }
@@ -274,6 +279,7 @@ impl Half {
             dimensions: Box::default(),
             expires_unix_nano: 0,
             is_paired: false,
+            is_told: false,
         };
         for (number, payload) in Fields::new(bytes) {
             let text = |bytes| std::str::from_utf8(bytes).ok();

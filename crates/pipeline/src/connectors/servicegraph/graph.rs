@@ -247,6 +247,7 @@ impl ServiceGraph {
             dimensions: dimensions.into(),
             expires_unix_nano: now.saturating_add(self.settings.ttl_nanos),
             is_paired: false,
+            is_told: false,
         }
     }
 

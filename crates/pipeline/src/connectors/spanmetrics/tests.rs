@@ -517,6 +517,12 @@ fn the_files_of_the_collector_load() {
         metrics_flush_interval: 15s, metrics_expiration: 5m, events: { enabled: true, dimensions: [{ name: exception.type }, { name: exception.message }] },
         resource_metrics_key_attributes: [service.name, telemetry.sdk.language, telemetry.sdk.name], metric_timestamp_cache_size: 10 }";
     assert!(try_stage(parse, settings).is_ok());
+    let told = told("{ histogram: { exponential: }, exemplars: , events: }", &[spanned()]);
+    assert_eq!(
+        told[&format!("{DURATION}{BUY}")].bounds.len(),
+        0,
+        "a bare key is its defaults"
+    );
 }
 
 #[derive(Debug, Clone)]

@@ -182,6 +182,11 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
         ],
     ),
     (
+        "Exporter `loadbalancing`",
+        "Settings + Shared",
+        &["crates/exporters/src/loadbalancing.rs", SENDER, REQUEST, SENDING],
+    ),
+    (
         "Exporter `loki`",
         "Settings + Shared",
         &["crates/exporters/src/loki.rs", SENDER, REQUEST, SENDING],

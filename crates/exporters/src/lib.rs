@@ -16,6 +16,7 @@ pub mod file;
 pub mod grpc;
 pub mod jaeger;
 pub mod kafka;
+pub mod loadbalancing;
 pub mod loki;
 pub mod otlp;
 mod otlp_request;

@@ -13,12 +13,16 @@ use crate::debug::Debug;
 use crate::file::File;
 use crate::jaeger::Jaeger;
 use crate::kafka::Kafka;
+use crate::loadbalancing::LoadBalancing;
 use crate::loki::Loki;
 use crate::otlp::Otlp;
 use crate::otlphttp::OtlpHttp;
 use crate::prometheus::Prometheus;
 use crate::prometheusremotewrite::RemoteWrite;
-use crate::{awscloudwatchlogs, debug, file, jaeger, kafka, loki, otlp, otlphttp, prometheus, prometheusremotewrite};
+use crate::{
+    awscloudwatchlogs, debug, file, jaeger, kafka, loadbalancing, loki, otlp, otlphttp, prometheus,
+    prometheusremotewrite,
+};
 
 /// Why an exporter cannot be opened, in words for whoever wrote the configuration.
 pub type OpenError = Box<dyn Error + Send + Sync>;
@@ -66,6 +70,12 @@ impl Settings for jaeger::Config {
 impl Settings for kafka::Config {
     fn open(self: Box<Self>, _: &mut Opening<'_>) -> Result<(Sink, Sending), OpenError> {
         Ok((sink(Kafka::new(&self)?), self.sending()))
+    }
+}
+
+impl Settings for loadbalancing::Config {
+    fn open(self: Box<Self>, _: &mut Opening<'_>) -> Result<(Sink, Sending), OpenError> {
+        Ok((sink(LoadBalancing::new(&self)?), loadbalancing::sending(&self)))
     }
 }
 

@@ -26,15 +26,19 @@ impl<W> Default for Unfinished<W> {
 impl<W> Unfinished<W> {
     /// What an earlier attempt left of this payload, or all of it as `make` has it.
     pub fn resume(&self, payload: &Bytes, make: impl FnOnce() -> W) -> Attempt<'_, W> {
-        let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = |(known, _): &(Bytes, W)| known.as_ptr() == payload.as_ptr() && known.len() == payload.len();
-        let found = parked.iter().position(same).and_then(|at| parked.remove(at));
-        drop(parked);
         Attempt {
             unfinished: self,
             payload: payload.clone(),
-            work: Some(found.map_or_else(make, |(_, work)| work)),
+            work: Some(self.take(payload).unwrap_or_else(make)),
         }
+    }
+
+    /// What an earlier attempt left of this payload, which then is nobody's but the caller's.
+    pub fn take(&self, payload: &Bytes) -> Option<W> {
+        let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |(known, _): &(Bytes, W)| known.as_ptr() == payload.as_ptr() && known.len() == payload.len();
+        let at = parked.iter().position(same)?;
+        parked.remove(at).map(|(_, work)| work)
     }
 }
 

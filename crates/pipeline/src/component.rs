@@ -9,6 +9,7 @@ use model::{Batch, Compression, Signal};
 use crate::ack::{Ack, Outcome};
 use crate::budget::Budget;
 use crate::ledger::StepBook;
+use crate::reason::Reason;
 
 /// What a component runs asynchronously.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -55,10 +56,26 @@ pub trait Exporter: Send + Sync + 'static {
     /// One attempt. `Retry` has it called again with the same batch; dropping the future gives the attempt up.
     fn export(&self, batch: Batch) -> BoxFuture<'_, Outcome>;
 
+    /// What is left of a batch that was just to be repeated, if the exporter serves several backends and some of them have their part: from now on only
+    /// the rest is repeated, and what is behind it goes on meanwhile. Asked once after each `Retry`.
+    fn left(&self, batch: &Batch) -> Option<Left> {
+        let _ = batch;
+        None
+    }
+
     /// Everything was sent that will be: close files and connections. Nothing is called after it.
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {})
     }
+}
+
+/// What several backends left of a batch.
+#[derive(Debug)]
+pub struct Left {
+    /// What is still to be sent; nothing if no backend has to be asked again.
+    pub batch: Option<Batch>,
+    /// Items that were refused for good on the way here.
+    pub refused: Option<(Reason, u32)>,
 }
 
 /// Which journal a position belongs to.

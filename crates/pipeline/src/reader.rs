@@ -31,6 +31,9 @@ const MAX_RECORD_BYTES: usize = 4 << 20;
 /// The payload of one request, inflated: gRPC servers refuse messages over 4 MiB unless told otherwise.
 const MAX_REQUEST_BYTES: usize = 3 << 20;
 
+/// The payloads of requests of which only a part waits for its backend, in KiB: so much may wait beside the window while the other backends go on.
+const MAX_PARKED_KIB: usize = 64 << 10;
+
 /// How often a reader that stands still looks whether it has fallen behind its `queue_size`, and a draining one whether it has caught up.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -178,13 +181,14 @@ struct Group {
     seqs: Vec<Seq>,
     items: u64,
     requests: Vec<Batch>,
-    _held: Lease,
+    held: Lease,
 }
 
 impl ReaderTask {
     /// Runs until the journal is closed or the graph says so.
     pub async fn run(mut self) {
         let window = Arc::new(Semaphore::new(self.sending.in_flight));
+        let parking = Arc::new(Semaphore::new(MAX_PARKED_KIB));
         let mut sends: JoinSet<()> = JoinSet::new();
         let mut waiting = Waiting {
             raw: VecDeque::new(),
@@ -207,8 +211,13 @@ impl ReaderTask {
                 sending: Arc::clone(&self.sending),
                 dead_letter: self.dead_letter.clone(),
                 phase: self.phase.clone(),
+                place: Place {
+                    in_window: Some(permit),
+                    parking: Arc::clone(&parking),
+                    parked: None,
+                },
             };
-            sends.spawn(send.run(group, permit));
+            sends.spawn(send.run(group));
         }
         // What is in flight ends by itself, or stops at the phase; nothing is cut off that a backend may have taken.
         while sends.join_next().await.is_some() {}
@@ -348,7 +357,7 @@ impl ReaderTask {
             seqs,
             items,
             requests,
-            _held: self.memory.charge(bytes as u64),
+            held: self.memory.charge(bytes as u64),
         }
     }
 }
@@ -360,13 +369,37 @@ struct Send {
     sending: Arc<Sending>,
     dead_letter: Option<Arc<DeadLetter>>,
     phase: watch::Receiver<Phase>,
+    place: Place,
+}
+
+/// Where a group's sending stands: in the window, or beside it once only a part of it waits.
+struct Place {
+    in_window: Option<OwnedSemaphorePermit>,
+    parking: Arc<Semaphore>,
+    parked: Option<OwnedSemaphorePermit>,
+}
+
+impl Place {
+    /// Makes room in the window, if there is some for this much beside it.
+    fn park(&mut self, bytes: usize) {
+        let kib = u32::try_from(bytes.div_ceil(1 << 10)).unwrap_or(u32::MAX);
+        if self.in_window.is_some()
+            && let Ok(parked) = Arc::clone(&self.parking).try_acquire_many_owned(kib)
+        {
+            self.parked = Some(parked);
+            self.in_window = None;
+        }
+    }
 }
 
 impl Send {
-    async fn run(self, group: Group, _permit: OwnedSemaphorePermit) {
+    async fn run(mut self, mut group: Group) {
         let mut dropped: Vec<(Reason, u64)> = Vec::new();
-        for request in group.requests {
-            match self.settle(request).await {
+        let requests = std::mem::take(&mut group.requests);
+        let is_single = requests.len() == 1;
+        for request in requests {
+            let held = is_single.then_some(&mut group.held);
+            match self.settle(request, held).await {
                 Some(lost) => dropped.extend(lost),
                 // Unsettled: the whole group stays in the journal and comes again.
                 None => return,
@@ -382,9 +415,10 @@ impl Send {
         self.source.reader.ack_many(&group.seqs);
     }
 
-    /// Tries until there is a final answer: `Some` with what was lost, or `None` if it is to be left for another time.
-    async fn settle(&self, request: Batch) -> Option<Option<(Reason, u64)>> {
-        let items = u64::from(request.items);
+    /// Tries until there is a final answer: `Some` with what was lost, or `None` if it is to be left for another time. `held` is the memory of a group
+    /// that consists of this request.
+    async fn settle(&mut self, mut request: Batch, mut held: Option<&mut Lease>) -> Option<Vec<(Reason, u64)>> {
+        let mut lost: Vec<(Reason, u64)> = Vec::new();
         let retry = self.sending.retry.clone();
         let mut backoff = Backoff::new(&retry);
         let started = Instant::now();
@@ -396,24 +430,40 @@ impl Send {
                 () = reached(self.phase.clone(), Phase::Abandoned) => return None,
             };
             let (after, reason) = match outcome {
-                Outcome::Delivered => return Some(None),
+                Outcome::Delivered => return Some(lost),
                 Outcome::Rejected {
                     reason,
                     items: rejected,
                 } => {
-                    let rejected = u64::from(rejected).min(items);
+                    let rejected = u64::from(rejected.min(request.items));
                     tracing::warn!(
                         reader = self.source.reader.name(),
                         items = rejected,
                         "rejected by the backend: {reason}"
                     );
                     self.bury(&request, reason.kind).await;
-                    return Some(Some((reason.kind, rejected)));
+                    lost.push((reason.kind, rejected));
+                    return Some(lost);
                 }
                 Outcome::Retry { after, reason } => (after, reason),
             };
+            if let Some(left) = self.exporter.left(&request) {
+                lost.extend(
+                    left.refused
+                        .map(|(reason, items)| (reason, u64::from(items.min(request.items)))),
+                );
+                let Some(rest) = left.batch else { return Some(lost) };
+                if rest.items < request.items {
+                    self.place.park(rest.payload.len());
+                    if let Some(held) = held.as_deref_mut() {
+                        held.shrink(rest.payload.len() as u64);
+                    }
+                }
+                request = rest;
+            }
             if !retry.enabled {
-                return Some(Some((reason, items)));
+                lost.push((reason, u64::from(request.items)));
+                return Some(lost);
             }
             let wait = backoff.wait(after);
             if retry
@@ -421,7 +471,8 @@ impl Send {
                 .is_some_and(|most| !most.is_zero() && started.elapsed() + wait > most)
             {
                 self.bury(&request, Reason::RetriesExhausted).await;
-                return Some(Some((Reason::RetriesExhausted, items)));
+                lost.push((Reason::RetriesExhausted, u64::from(request.items)));
+                return Some(lost);
             }
             self.source.book.retried();
             tokio::select! {

@@ -12,6 +12,7 @@ use journal::{Journal, RealDisk, Settings};
 use model::{Batch, Encoding, Meta, Signal};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+use pipeline::component::Left;
 use pipeline::config::{Config, Source};
 use pipeline::graph::{Drained, ExporterPart, Parts, PipelinePart};
 use pipeline::processors::{Step, Take, filter};
@@ -588,5 +589,78 @@ async fn queue_size_binds_where_it_is_written() {
     graph.drain(GRACE).await;
     assert_eq!(dropped(), 20);
     assert!(backend.taken().contains(&29), "the newest are kept");
+    ledger.balance().expect("balanced");
+}
+
+/// Two backends behind one exporter, by whether an id is even; the odd one may be away.
+#[derive(Default)]
+struct Two {
+    backend: Backend,
+    left: Mutex<BTreeMap<usize, Batch>>,
+}
+
+impl Two {
+    fn share(batch: &Batch, of: u64) -> Batch {
+        let ids = ids(batch);
+        model::edit::select(batch, |at| ids[at as usize] % 2 == of)
+    }
+}
+
+impl Exporter for Two {
+    fn takes(&self, signal: Signal) -> bool {
+        self.backend.takes(signal)
+    }
+
+    fn export(&self, batch: Batch) -> BoxFuture<'_, Outcome> {
+        Box::pin(async move {
+            let (even, odd) = (Two::share(&batch, 0), Two::share(&batch, 1));
+            if !*self.backend.down.lock().expect("no panic") {
+                return self.backend.export(batch).await;
+            }
+            let mut taken = self.backend.taken.lock().expect("no panic");
+            ids(&even).into_iter().for_each(|id| *taken.entry(id).or_default() += 1);
+            let at = batch.payload.as_ptr() as usize;
+            self.left.lock().expect("no panic").insert(at, odd);
+            self.backend.arrived.notify_waiters();
+            Outcome::retry(Duration::ZERO, Reason::BackendUnavailable)
+        })
+    }
+
+    fn left(&self, batch: &Batch) -> Option<Left> {
+        let at = batch.payload.as_ptr() as usize;
+        let left = self.left.lock().expect("no panic").remove(&at)?;
+        Some(Left {
+            batch: Some(left),
+            refused: None,
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backend_that_is_away_holds_up_its_own_share_only() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let two = Arc::new(Two::default());
+    *two.backend.down.lock().expect("no panic") = true;
+    let (graph, intake, ledger) = start(Setup {
+        journal: Some(open(directory.path())),
+        take: Take::default(),
+        exporters: vec![("two", Sink::Exporter(two.clone()), quick())],
+    });
+    // Far more requests than the window holds.
+    for n in 0..100 {
+        push_all(&intake, [spans(n * 10..n * 10 + 10)]).await;
+        two.backend.has((n as usize + 1) * 5).await;
+    }
+    assert!(two.backend.taken().iter().all(|id| id % 2 == 0));
+    *two.backend.down.lock().expect("no panic") = false;
+    two.backend.has(1_000).await;
+    graph.drain(GRACE).await;
+    let taken = two.backend.taken.lock().expect("no panic");
+    assert!(
+        taken.values().all(|times| *times == 1),
+        "what was taken is not sent again"
+    );
+    let reader = &ledger.snapshot().readers[0];
+    assert_eq!((reader.delivered, reader.pending), (1_000, 0));
     ledger.balance().expect("balanced");
 }

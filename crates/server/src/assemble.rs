@@ -210,6 +210,12 @@ const EXPORTERS: &[Kind<ExporterSettings>] = &[
         parse: |section| exporter(exporters::kafka::parse(section)),
     },
     Kind {
+        name: "loadbalancing",
+        also: &[],
+        signals: &[],
+        parse: |section| exporter(exporters::loadbalancing::parse(section)),
+    },
+    Kind {
         name: "loki",
         also: &[],
         signals: &exporters::loki::SIGNALS,

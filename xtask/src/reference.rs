@@ -86,6 +86,16 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
         &["crates/pipeline/src/processors/batch.rs"],
     ),
     (
+        "Processor `cumulativetodelta`",
+        "Config",
+        &["crates/pipeline/src/processors/cumulativetodelta.rs", MATCHING],
+    ),
+    (
+        "Processor `deltatocumulative`",
+        "Config",
+        &["crates/pipeline/src/processors/deltatocumulative.rs"],
+    ),
+    (
         "Processor `filter`",
         "Config",
         &["crates/pipeline/src/processors/filter.rs", OTTL, ACTIONS, MATCHING],

@@ -46,12 +46,22 @@ pub enum Reason {
     NotSampled,
     /// A statement of a processor failed on it, and its `error_mode` is `propagate`.
     StatementFailed,
+    /// A data point that is not later than the one before of its stream.
+    OutOfOrder,
+    /// A data point of a stream for which a processor has no room.
+    StreamLimit,
+    /// The first data point of a stream, from which differences begin.
+    FirstOfStream,
+    /// A data point whose buckets cannot be compared with those before.
+    Incompatible,
+    /// A data point that says that nothing was measured, or nothing that can be counted.
+    NoValue,
     /// The duty to answer was lost (a panic, a task that was dropped).
     Lost,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 22] = [
+    pub const ALL: [Reason; 27] = [
         Reason::MemoryLimit,
         Reason::JournalFull,
         Reason::JournalFailed,
@@ -73,6 +83,11 @@ impl Reason {
         Reason::Filtered,
         Reason::NotSampled,
         Reason::StatementFailed,
+        Reason::OutOfOrder,
+        Reason::StreamLimit,
+        Reason::FirstOfStream,
+        Reason::Incompatible,
+        Reason::NoValue,
         Reason::Lost,
     ];
 
@@ -100,6 +115,11 @@ impl Reason {
             Reason::Filtered => "filtered",
             Reason::NotSampled => "not_sampled",
             Reason::StatementFailed => "statement_failed",
+            Reason::OutOfOrder => "out_of_order",
+            Reason::StreamLimit => "stream_limit",
+            Reason::FirstOfStream => "first_of_stream",
+            Reason::Incompatible => "incompatible",
+            Reason::NoValue => "no_value",
             Reason::Lost => "lost",
         }
     }
@@ -128,6 +148,11 @@ impl Reason {
             Reason::Filtered => "a processor dropped it, as configured",
             Reason::NotSampled => "it was not in the share that is kept",
             Reason::StatementFailed => "a statement of a processor failed on it",
+            Reason::OutOfOrder => "it is not later than the data point before",
+            Reason::StreamLimit => "there is no room for one more stream of data points",
+            Reason::FirstOfStream => "it is what the next data point is compared with",
+            Reason::Incompatible => "its buckets are not those of the data point before",
+            Reason::NoValue => "the data point has no value that can be counted",
             Reason::Lost => "the answer was lost inside the collector; send again",
         }
     }

@@ -107,6 +107,18 @@ fn exporter(settings: Result<impl exporters::Settings + 'static, Problems>) -> R
 
 const PROCESSORS: &[Kind<Step>] = &[
     Kind {
+        name: "cumulativetodelta",
+        also: &[],
+        signals: &[Signal::Metrics],
+        parse: processors::cumulativetodelta::parse,
+    },
+    Kind {
+        name: "deltatocumulative",
+        also: &[],
+        signals: &[Signal::Metrics],
+        parse: processors::deltatocumulative::parse,
+    },
+    Kind {
         name: "attributes",
         also: &[],
         signals: &[],

@@ -114,6 +114,14 @@ const FAMILIES: &[Family] = &[
         "otelcol_processor_tail_sampling_sampling_policy_evaluation_error_total",
         "How often a policy of `tail_sampling` had no say because one of its conditions failed.",
     ),
+    gauge(
+        "otelcol_deltatocumulative_streams_tracked",
+        "Streams that `deltatocumulative` adds up.",
+    ),
+    gauge(
+        "otelcol_cumulativetodelta_streams_tracked",
+        "Streams whose last point `cumulativetodelta` remembers.",
+    ),
     counter("otelcol_process_uptime_total", "Seconds since the start."),
     counter(
         "otelcol_process_cpu_seconds_total",

@@ -3,12 +3,16 @@
 pub mod actions;
 pub mod attributes;
 pub mod batch;
+pub mod cumulativetodelta;
+pub mod deltatocumulative;
 pub mod filter;
 pub mod matching;
 pub mod memory_limiter;
+pub mod points;
 pub mod probabilistic_sampler;
 pub mod redaction;
 pub mod resource;
+pub mod streams;
 pub mod tail_sampling;
 pub mod transform;
 

@@ -52,7 +52,7 @@ fn busy(metrics: &Metrics) -> OwnTelemetry {
 
 /// What only some kinds of processors count.
 fn is_particular(name: &str) -> bool {
-    name.contains("_tail_sampling_")
+    name.contains("_tail_sampling_") || name.contains("_streams_tracked")
 }
 
 fn with_journal(directory: &std::path::Path) -> OwnTelemetry {

@@ -10,6 +10,7 @@
 pub mod cloudwatch;
 pub mod jaeger;
 pub mod kafka;
+pub mod log_line;
 pub mod loki;
 pub mod otlp_json;
 pub mod prometheus;

@@ -14,6 +14,7 @@ pub mod canonical;
 pub mod edit;
 pub mod gzip;
 pub mod id;
+pub mod instant;
 pub mod record;
 pub mod schema;
 pub mod view;

@@ -12,6 +12,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 
 use super::NANOS;
 use super::selector::{Label, parse};
+use crate::log_line::severity;
 
 /// Labels that name the service, the best first.
 const SERVICE: [&str; 3] = ["service_name", "service", "job"];
@@ -219,7 +220,7 @@ impl Output {
 /// The severity that a stream's labels tell.
 fn level_of(labels: &[Label<'_>]) -> u64 {
     let told = labels.iter().find(|(name, _)| LEVEL.contains(&name.as_ref()));
-    told.map_or(0, |(_, value)| severity(value.as_bytes()))
+    told.map_or(0, |(_, value)| u64::from(severity(value.as_bytes())))
 }
 
 /// What structured metadata tells that OTLP has fields for.
@@ -263,30 +264,11 @@ impl Told {
             if LEVEL.contains(&key)
                 && let known @ 1.. = severity(value)
             {
-                self.level = known;
+                self.level = u64::from(known);
             }
             attribute(out, 6, name, value);
         }
     }
-}
-
-/// The first number of the severity that a word means; 0 for none.
-fn severity(word: &[u8]) -> u64 {
-    let is = |words: &[&str]| words.iter().any(|known| known.as_bytes().eq_ignore_ascii_case(word));
-    [
-        (1, &["trace"][..]),
-        (5, &["debug", "dbg"]),
-        (9, &["info", "information", "informational", "notice"]),
-        (13, &["warn", "warning"]),
-        (17, &["error", "err", "eror"]),
-        (
-            21,
-            &["fatal", "critical", "crit", "panic", "alert", "emerg", "emergency"],
-        ),
-    ]
-    .iter()
-    .find(|(_, words)| is(words))
-    .map_or(0, |(number, _)| *number)
 }
 
 fn attribute(out: &mut Vec<u8>, number: u32, key: &[u8], value: &[u8]) {

@@ -56,6 +56,8 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
     ),
     ("Receiver `jaeger`", "Config", &["crates/receivers/src/jaeger.rs", KEYS]),
     ("Receiver `loki`", "Config", &["crates/receivers/src/loki.rs", KEYS]),
+    ("Receiver `filelog`", "Config", &["crates/receivers/src/filelog/mod.rs"]),
+    ("Receiver `stdin`", "Config", &["crates/receivers/src/stdin.rs"]),
     (
         "Receiver `prometheusremotewrite`",
         "Config",

@@ -2,6 +2,7 @@
 //! table of the program.
 
 use std::error::Error;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -41,6 +42,12 @@ pub struct Mounted {
 
 /// Settings that have been read and checked.
 pub trait Settings: Send {
+    /// Called before `mount` where there is a folder, beside the journal's segments, for what a receiver must know after a restart, such as positions in
+    /// what it reads. Not called where nothing is kept. The receiver's own file there is named after it.
+    fn remember_in(&mut self, directory: &Path) {
+        let _ = directory;
+    }
+
     /// Mounts the receiver's routes on the doors, which open later, all at once.
     fn mount(self: Box<Self>, intake: Intake, doors: &mut Doors) -> Result<Mounted, MountError>;
 }

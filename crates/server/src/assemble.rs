@@ -39,6 +39,8 @@ const OWN_DOOR_GRACE: Duration = Duration::from_millis(500);
 const DRAIN_GRACE: Duration = Duration::from_secs(10);
 /// The same at a reload, while which senders wait for their connections to be taken.
 const RELOAD_GRACE: Duration = Duration::from_secs(2);
+/// The folder, in the journal's, for what receivers must know after a restart: it goes where the journal goes.
+const POSITIONS: &str = "positions";
 /// Pause between two looks at whether the journal has been read to its end.
 const REPLAY_POLL: Duration = Duration::from_millis(2);
 
@@ -94,6 +96,18 @@ const RECEIVERS: &[Kind<ReceiverSettings>] = &[
         also: &[],
         signals: &receivers::httpcheck::SIGNALS,
         parse: |section| receiver(receivers::httpcheck::Config::parse(section)),
+    },
+    Kind {
+        name: "filelog",
+        also: &["file_log"],
+        signals: &receivers::filelog::SIGNALS,
+        parse: |section| receiver(receivers::filelog::Filelog::parse(section)),
+    },
+    Kind {
+        name: "stdin",
+        also: &[],
+        signals: &receivers::stdin::SIGNALS,
+        parse: |section| receiver(receivers::stdin::Config::parse(section)),
     },
 ];
 
@@ -432,6 +446,7 @@ impl Running {
         let started = Instant::now();
         let place = journal_place(&plan, data_dir);
         let store = open_store(&plan, &data_dir.path)?;
+        let positions = place.as_ref().map(|place| place.directory.join(POSITIONS));
         let (journal, without_journal) = match place {
             Some(place) => open_journal(&plan.journal, place)?,
             None => (None, None),
@@ -512,9 +527,14 @@ impl Running {
                 return Err(error).context("starting the pipelines");
             }
         };
+        let mut receivers = plan.receivers;
+        if let Some(positions) = positions.filter(|_| shown.journal.is_some()) {
+            receivers
+                .iter_mut()
+                .for_each(|receiver| receiver.settings.remember_in(&positions));
+        }
         let opened = async {
-            let (doors, works) =
-                open_doors((plan.receivers, plan.extensions), &graph, &mut shown, doors, listeners).await?;
+            let (doors, works) = open_doors((receivers, plan.extensions), &graph, &mut shown, doors, listeners).await?;
             // It cannot fail: this is the one place that says so.
             let _ = own.receivers.set(shown.receivers.clone());
             let own_door = match is_beside {

@@ -4,6 +4,7 @@ mod clients;
 mod command_line;
 mod configuration;
 mod expired;
+mod filelog;
 mod jaeger;
 mod kill;
 mod owners;

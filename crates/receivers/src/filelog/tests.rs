@@ -1,0 +1,500 @@
+//! Real files, as programs and `logrotate` treat them, over a pipeline that a test looks into and that takes or refuses.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use model::view::AnyValue;
+use model::view::logs::{log_records, resource_logs};
+use model::{Batch, Signal};
+use net::Doors;
+use pipeline::config::Source;
+use pipeline::{Ack, Budget, Entry, Intake, Ledger, Outcome, Reason};
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+
+use super::Filelog;
+use crate::settings::Settings;
+
+/// Generous, because debug builds run beside other tests.
+const WITHIN: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(2);
+
+/// Reads what stands under `filelog:`.
+fn read(settings: &str) -> Result<Filelog, String> {
+    let yaml = format!(
+        "receivers:\n  filelog:\n    {settings}\nexporters: {{debug: }}\nservice: {{pipelines: {{logs: {{receivers: [filelog], exporters: [debug]}}}}}}\n"
+    );
+    let document = pipeline::config::Config::load(vec![Source::new("test", yaml)], &|_| None).unwrap();
+    Filelog::parse(&document.section(&document.receivers[0])).map_err(|problems| problems.to_string())
+}
+
+/// A receiver at work in a folder of its own.
+struct Following {
+    runtime: Runtime,
+    stop: watch::Sender<bool>,
+    work: tokio::task::JoinHandle<()>,
+    batches: Arc<Mutex<Vec<Batch>>>,
+    outcome: Arc<Mutex<Outcome>>,
+    ledger: Ledger,
+}
+
+impl Following {
+    /// `more` are further settings; positions are kept in the folder.
+    fn start(folder: &Path, more: &str) -> Following {
+        Following::answering(folder, more, Outcome::Delivered)
+    }
+
+    fn answering(folder: &Path, more: &str, outcome: Outcome) -> Following {
+        let settings = format!(
+            "include: ['{0}/*.log']\n    poll_interval: 5ms\n    force_flush_period: 50ms\n    {more}",
+            folder.display()
+        );
+        let mut filelog = read(&settings).unwrap();
+        filelog.remember_in(&folder.join("positions"));
+        let ledger = Ledger::new();
+        let batches = Arc::new(Mutex::new(Vec::new()));
+        let outcome = Arc::new(Mutex::new(outcome));
+        let (kept, answer) = (Arc::clone(&batches), Arc::clone(&outcome));
+        let entry: Arc<dyn Entry> = Arc::new(move |batch: Batch, ack: Ack| {
+            let outcome = answer.lock().unwrap().clone();
+            if outcome.is_delivered() {
+                kept.lock().unwrap().push(batch);
+            }
+            ack.resolve(outcome);
+        });
+        let budget = Budget::root("test", 64 << 20);
+        let intake = Intake::new("filelog", &ledger, budget, vec![(Signal::Logs, entry)]);
+        let mounted = Box::new(filelog).mount(intake, &mut Doors::new()).unwrap();
+        let runtime = Runtime::new().unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let work = runtime.spawn(mounted.work.unwrap()(stopped));
+        Following {
+            runtime,
+            stop,
+            work,
+            batches,
+            outcome,
+            ledger,
+        }
+    }
+
+    fn bodies(&self) -> Vec<String> {
+        let batches = self.batches.lock().unwrap();
+        batches.iter().flat_map(bodies_of).collect()
+    }
+
+    fn wait_for(&self, expect: &[&str]) {
+        let deadline = Instant::now() + WITHIN;
+        while self.bodies() != expect {
+            assert!(
+                Instant::now() < deadline,
+                "read {:?}, expected {expect:?}",
+                self.bodies()
+            );
+            std::thread::sleep(POLL);
+        }
+    }
+
+    fn wait_for_count(&self, count: usize) {
+        let deadline = Instant::now() + WITHIN;
+        while self.bodies().len() < count {
+            assert!(Instant::now() < deadline, "read {} of {count}", self.bodies().len());
+            std::thread::sleep(POLL);
+        }
+    }
+
+    fn stop(self) -> Vec<String> {
+        self.stop.send(true).unwrap();
+        self.runtime.block_on(self.work).unwrap();
+        self.ledger.balance().unwrap();
+        let batches = self.batches.lock().unwrap();
+        batches.iter().flat_map(bodies_of).collect()
+    }
+}
+
+fn bodies_of(batch: &Batch) -> Vec<String> {
+    let texts = log_records(&batch.payload).map(|record| match record.body {
+        AnyValue::Str(text) => text.to_owned(),
+        other => format!("{other:?}"),
+    });
+    texts.collect()
+}
+
+fn append(path: &Path, text: &str) {
+    let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+}
+
+fn folder() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("app.log");
+    (folder, log)
+}
+
+const FROM_THE_BEGINNING: &str = "start_at: beginning";
+
+#[test]
+fn what_is_there_at_the_first_start_is_passed_over_unless_asked_for() {
+    let (folder, log) = folder();
+    append(&log, "old\n");
+    let following = Following::start(folder.path(), "");
+    // A file that appears after the first look is new, all of it.
+    let positions = folder.path().join("positions/filelog");
+    let deadline = Instant::now() + WITHIN;
+    while !fs::read_to_string(&positions).is_ok_and(|text| text.contains("app.log")) {
+        assert!(Instant::now() < deadline, "the position is written down");
+        std::thread::sleep(POLL);
+    }
+    append(&folder.path().join("later.log"), "first\n");
+    following.wait_for(&["first"]);
+    append(&log, "new\n");
+    following.wait_for(&["first", "new"]);
+    following.stop();
+
+    append(&log, "while away\n");
+    append(&folder.path().join("b.log"), "appeared while away\n");
+    let following = Following::start(folder.path(), "");
+    following.wait_for_count(2);
+    let mut bodies = following.stop();
+    bodies.sort();
+    assert_eq!(bodies, ["appeared while away", "while away"]);
+}
+
+#[test]
+fn lines_arrive_once_over_restarts() {
+    let (folder, log) = folder();
+    append(&log, "one\r\n\n  two  \n");
+    let following = Following::start(folder.path(), FROM_THE_BEGINNING);
+    following.wait_for(&["one", "two"]);
+    following.stop();
+    append(&log, "three\n");
+    let following = Following::start(folder.path(), FROM_THE_BEGINNING);
+    following.wait_for(&["three"]);
+    assert_eq!(following.stop(), ["three"]);
+}
+
+#[test]
+fn an_unfinished_line_is_waited_for_and_then_taken() {
+    let (folder, log) = folder();
+    append(&log, "half");
+    let following = Following::start(
+        folder.path(),
+        "start_at: beginning\n    force_flush_period: 1h"
+            .replace("force_flush_period: 1h", "")
+            .as_str(),
+    );
+    following.wait_for(&["half"]);
+    append(&log, " and half\n");
+    following.wait_for(&["half", "and half"]);
+    following.stop();
+}
+
+#[test]
+fn a_renamed_file_is_read_to_its_end_whatever_its_name() {
+    for name in ["app.log.1", "app-1.log"] {
+        let (folder, log) = folder();
+        let renamed = folder.path().join(name);
+        append(&log, "the first of this file\n");
+        let following = Following::start(folder.path(), FROM_THE_BEGINNING);
+        following.wait_for(&["the first of this file"]);
+        fs::rename(&log, &renamed).unwrap();
+        append(&renamed, "last of the old\n");
+        append(&log, "first of the new\n");
+        following.wait_for_count(3);
+        let mut bodies = following.stop();
+        bodies.sort();
+        assert_eq!(
+            bodies,
+            ["first of the new", "last of the old", "the first of this file"],
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_file_renamed_while_nobody_looked_is_read_to_its_end() {
+    for name in ["app.log.1", "app-1.log"] {
+        let (folder, log) = folder();
+        append(&log, "the first of this file\n");
+        let following = Following::start(folder.path(), FROM_THE_BEGINNING);
+        following.wait_for(&["the first of this file"]);
+        following.stop();
+        append(&log, "last of the old\n");
+        fs::rename(&log, folder.path().join(name)).unwrap();
+        append(&log, "first of the new\n");
+        let following = Following::start(folder.path(), FROM_THE_BEGINNING);
+        following.wait_for_count(2);
+        let mut bodies = following.stop();
+        bodies.sort();
+        assert_eq!(bodies, ["first of the new", "last of the old"], "{name}");
+    }
+}
+
+#[test]
+fn a_file_that_is_copied_and_cut_off_begins_anew_and_the_copy_is_not_read_again() {
+    // Once under a name that the pattern has, once under one that it has not; looked at, and not.
+    for (name, is_watched) in [
+        ("app-1.log", true),
+        ("app.log.1", true),
+        ("app-1.log", false),
+        ("app.log.1", false),
+    ] {
+        let (folder, log) = folder();
+        append(&log, "the first of this file\n");
+        let following = Following::start(folder.path(), FROM_THE_BEGINNING);
+        following.wait_for(&["the first of this file"]);
+        let following = match is_watched {
+            true => Some(following),
+            false => {
+                following.stop();
+                None
+            }
+        };
+        let copy = folder.path().join(name);
+        if !is_watched {
+            append(&log, "not read before the copy\n");
+        }
+        fs::copy(&log, &copy).unwrap();
+        let file = OpenOptions::new().write(true).open(&log).unwrap();
+        file.set_len(0).unwrap();
+        append(&log, "anew\n");
+        let (following, mut expect) = match following {
+            Some(following) => (following, vec!["anew", "the first of this file"]),
+            None => (
+                Following::start(folder.path(), FROM_THE_BEGINNING),
+                vec!["anew", "not read before the copy"],
+            ),
+        };
+        following.wait_for_count(2);
+        append(&log, "zuletzt\n");
+        following.wait_for_count(3);
+        expect.push("zuletzt");
+        let mut bodies = following.stop();
+        bodies.sort();
+        assert_eq!(bodies, expect, "{name} {is_watched}");
+    }
+}
+
+#[test]
+fn a_file_that_is_replaced_in_the_middle_of_a_line_begins_anew() {
+    let (folder, log) = folder();
+    append(&log, "whole line of the first\nhalf a li");
+    let following = Following::start(folder.path(), FROM_THE_BEGINNING);
+    following.wait_for_count(1);
+    fs::remove_file(&log).unwrap();
+    append(&log, "whole line of the second, and longer than the first was\n");
+    following.wait_for_count(3);
+    let mut bodies = following.stop();
+    bodies.sort();
+    assert_eq!(
+        bodies,
+        [
+            "half a li",
+            "whole line of the first",
+            "whole line of the second, and longer than the first was"
+        ]
+    );
+}
+
+#[test]
+fn while_the_pipeline_refuses_the_reader_stands_still() {
+    let (folder, log) = folder();
+    append(&log, "one\ntwo\n");
+    let later = Outcome::retry(Duration::from_millis(5), Reason::JournalFull);
+    let following = Following::answering(folder.path(), FROM_THE_BEGINNING, later.clone());
+    let refused = |following: &Following| {
+        let books = following.ledger.json();
+        books["doors"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|door| door["refused"]["journal_full"].as_u64() > Some(3))
+    };
+    let deadline = Instant::now() + WITHIN;
+    while !refused(&following) {
+        assert!(Instant::now() < deadline, "it is tried again and again");
+        std::thread::sleep(POLL);
+    }
+    assert!(following.stop().is_empty());
+    // What was never taken is read again after a restart, and only once.
+    let following = Following::answering(folder.path(), FROM_THE_BEGINNING, later);
+    *following.outcome.lock().unwrap() = Outcome::Delivered;
+    following.wait_for(&["one", "two"]);
+    append(&log, "three\n");
+    following.wait_for(&["one", "two", "three"]);
+    following.stop();
+}
+
+#[test]
+fn what_is_no_file_or_no_text_harms_nothing() {
+    let (folder, log) = folder();
+    let path = |name: &str| folder.path().join(name);
+    fs::create_dir(path("folder.log")).unwrap();
+    assert!(
+        std::process::Command::new("mkfifo")
+            .arg(path("pipe.log"))
+            .status()
+            .unwrap()
+            .success()
+    );
+    std::os::unix::fs::symlink(path("loop.log"), path("loop.log")).unwrap();
+    std::os::unix::fs::symlink(path("nowhere"), path("dangling.log")).unwrap();
+    std::os::unix::fs::symlink(&log, path("link.log")).unwrap();
+    let noise: Vec<u8> = (0..300_000u32)
+        .map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
+    fs::write(path("noise.log"), noise).unwrap();
+    let following = Following::start(folder.path(), "start_at: beginning\n    max_log_size: 4KiB");
+    append(&log, "still read, and once\n");
+    let deadline = Instant::now() + WITHIN;
+    let is_read = |following: &Following| following.bodies().iter().any(|body| body == "still read, and once");
+    while !is_read(&following) {
+        assert!(Instant::now() < deadline, "the line was not read");
+        std::thread::sleep(POLL);
+    }
+    let bodies = following.stop();
+    assert_eq!(bodies.iter().filter(|body| *body == "still read, and once").count(), 1);
+}
+
+#[test]
+fn a_line_without_an_end_comes_in_pieces() {
+    let (folder, log) = folder();
+    let text = "0123456789".repeat(500_000);
+    append(&log, &text);
+    append(&log, "\nnext\n");
+    let following = Following::start(folder.path(), FROM_THE_BEGINNING);
+    following.wait_for_count(6);
+    let bodies = following.stop();
+    assert!(bodies.iter().all(|body| body.len() <= 1 << 20));
+    assert_eq!(bodies[..5].concat(), text);
+    assert_eq!(bodies[5..], ["next"]);
+}
+
+#[test]
+fn much_in_many_files_is_read_once_and_in_order() {
+    let (folder, _) = folder();
+    const FILES: usize = 40;
+    const LINES: usize = 500;
+    for file in 0..FILES {
+        let lines: String = (0..LINES).map(|line| format!("file {file} line {line:05}\n")).collect();
+        append(&folder.path().join(format!("{file}.log")), &lines);
+    }
+    // Fewer may be held open than there are.
+    let following = Following::start(folder.path(), "start_at: beginning\n    max_concurrent_files: 8");
+    following.wait_for_count(FILES * LINES);
+    let bodies = following.stop();
+    assert_eq!(bodies.len(), FILES * LINES);
+    for file in 0..FILES {
+        let prefix = format!("file {file} ");
+        let lines: Vec<&String> = bodies.iter().filter(|body| body.starts_with(&prefix)).collect();
+        assert!(lines.len() == LINES && lines.is_sorted());
+    }
+}
+
+#[test]
+fn entries_of_several_lines_and_what_tells_the_file() {
+    let (folder, log) = folder();
+    append(&log, "2026 it broke\n  at a\n  at b\n2026 and again\n");
+    let following = Following::start(
+        folder.path(),
+        "start_at: beginning\n    multiline: {line_start_pattern: '^\\d{4} '}\n    include_file_path: true\n    include_file_record_offset: true\n    attributes: {team: a, size: 3}\n    resource: {service.name: shop}",
+    );
+    following.wait_for(&["2026 it broke\n  at a\n  at b", "2026 and again"]);
+    let batch = following.batches.lock().unwrap()[0].clone();
+    let resource = resource_logs(&batch.payload).iter().next().unwrap();
+    let attributes = |pairs: &model::view::Attributes<'_>| {
+        pairs
+            .iter()
+            .map(|pair| format!("{}={:?}", pair.key, pair.value))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(attributes(&resource.owner().attributes), ["service.name=Str(\"shop\")"]);
+    let record = log_records(&batch.payload).next().unwrap();
+    let path = format!("log.file.path=Str({:?})", log.display().to_string());
+    assert_eq!(
+        attributes(&record.attributes),
+        [
+            "size=Int(3)",
+            "team=Str(\"a\")",
+            "log.file.name=Str(\"app.log\")",
+            &path,
+            "log.file.record_offset=Int(0)"
+        ]
+    );
+    assert!(record.observed_unix_nano > 0);
+    following.stop();
+}
+
+#[test]
+fn lines_of_the_schema_are_records_of_their_services() {
+    let (folder, log) = folder();
+    let line = |service: &str, level: &str| {
+        format!(
+            "{{\"timestamp\":\"2026-11-20T19:04:05.123Z\",\"level\":\"{level}\",\"message\":\"m of {service}\",\"service\":\"{service}\",\"traceId\":\"0af7651916cd43dd8448eb211c80319c\"}}\n"
+        )
+    };
+    append(
+        &log,
+        &format!(
+            "{}{}plain\n{}",
+            line("a", "INFO"),
+            line("a", "ERROR"),
+            line("b", "WARN")
+        ),
+    );
+    let following = Following::start(folder.path(), FROM_THE_BEGINNING);
+    following.wait_for(&["m of a", "m of a", "plain", "m of b"]);
+    let batches = following.batches.lock().unwrap().clone();
+    let resources: Vec<_> = batches
+        .iter()
+        .flat_map(|batch| resource_logs(&batch.payload).iter())
+        .collect();
+    assert_eq!(resources.len(), 3);
+    let second = log_records(&batches[0].payload).nth(1).unwrap();
+    assert_eq!((second.severity_number, second.severity_text), (17, "ERROR"));
+    assert_eq!(second.time_unix_nano, 1_795_201_445_123_000_000);
+    assert!(second.trace_id.is_some());
+    following.stop();
+}
+
+#[test]
+fn settings_and_their_mistakes() {
+    let config = read("include: [/a/*.log]").unwrap().config;
+    assert_eq!(config.max_log_size, 1 << 20);
+    for (settings, expect) in [
+        ("include: []", "name at least one pattern"),
+        ("exclude: [/a]", "missing"),
+        ("include: ['/a/{b']", "a brace that does not close"),
+        ("include: [/a]\n    encoding: utf-16le", "only utf-8 is"),
+        (
+            "include: [/a]\n    operators: [{type: json_parser}]",
+            "operators are not available",
+        ),
+        (
+            "include: [/a]\n    delete_after_read: true",
+            "leave delete_after_read out",
+        ),
+        ("include: [/a]\n    start_at: middle", "beginning"),
+        ("include: [/a]\n    fingerprint_size: 3", "from 16 bytes to 64KiB"),
+        ("include: [/a]\n    max_log_size: 1GiB", "from 1 byte to 64MiB"),
+        (
+            "include: [/a]\n    multiline: {line_start_pattern: '('}",
+            "is not a pattern",
+        ),
+        (
+            "include: [/a]\n    multiline: {line_start_pattern: a, line_end_pattern: b}",
+            "only one of",
+        ),
+        ("include: [/a]\n    compression: gzip", "compressed files are not read"),
+        (
+            "include: [/a]\n    include_file_nam: true",
+            "did you mean `include_file_name`?",
+        ),
+    ] {
+        let said = read(settings).err().unwrap_or_default();
+        assert!(said.starts_with("test:") && said.contains(expect), "{settings}: {said}");
+    }
+}

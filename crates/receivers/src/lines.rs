@@ -1,0 +1,86 @@
+//! Why: what a line of a file or of standard input becomes is one question, whoever reads it.
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use codec::log_line::{Json, Members, Record, Request, write_attributes};
+use pipeline::processors::actions::Scalar;
+
+/// Values of `attributes` and `resource` in the configuration.
+pub(crate) type Values = BTreeMap<String, Scalar>;
+
+/// How lines become records.
+#[derive(Debug, Clone)]
+pub(crate) struct Lines {
+    /// Lines in the log schema become what they say; otherwise every line is a body.
+    pub reads_schema: bool,
+    pub keeps_leading_spaces: bool,
+    pub keeps_trailing_spaces: bool,
+    /// The resource's attributes, encoded.
+    pub resource: Vec<u8>,
+}
+
+impl Lines {
+    /// A line without its end, and without the spaces around it if so configured.
+    pub(crate) fn trim<'l>(&self, mut line: &'l [u8]) -> &'l [u8] {
+        line = line.strip_suffix(b"\n").unwrap_or(line);
+        line = line.strip_suffix(b"\r").unwrap_or(line);
+        if !self.keeps_leading_spaces {
+            line = line.trim_ascii_start();
+        }
+        if !self.keeps_trailing_spaces {
+            line = line.trim_ascii_end();
+        }
+        line
+    }
+
+    /// Adds a line to the request; whether it was not UTF-8 and was mended. `attributes` are encoded.
+    pub(crate) fn push(
+        &self,
+        line: &[u8],
+        attributes: &[u8],
+        offset: Option<u64>,
+        observed_unix_nano: u64,
+        request: &mut Request,
+    ) -> bool {
+        let text = String::from_utf8_lossy(line);
+        let record = match self.reads_schema {
+            true => Record::of_line(&text),
+            false => Record::plain(&*text),
+        };
+        match offset {
+            None => request.push(&record, &self.resource, observed_unix_nano, attributes),
+            Some(offset) => {
+                let mut attributes = attributes.to_vec();
+                let offset = Json::Int(i64::try_from(offset).unwrap_or(i64::MAX));
+                write_attributes(6, &[("log.file.record_offset".into(), offset)], &mut attributes);
+                request.push(&record, &self.resource, observed_unix_nano, &attributes);
+            }
+        }
+        matches!(text, std::borrow::Cow::Owned(_))
+    }
+}
+
+/// Configured values as encoded attributes under this field number.
+pub(crate) fn encoded(values: &Values, number: u32) -> Vec<u8> {
+    let members: Members<'_> = values
+        .iter()
+        .map(|(key, value)| {
+            let value = match value {
+                Scalar::Text(text) => Json::Text(text.into()),
+                Scalar::Int(number) => Json::Int(*number),
+                Scalar::Double(number) => Json::Double(*number),
+                Scalar::Bool(truth) => Json::Bool(*truth),
+            };
+            (key.into(), value)
+        })
+        .collect();
+    let mut out = Vec::new();
+    write_attributes(number, &members, &mut out);
+    out
+}
+
+pub(crate) fn now_unix_nano() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -411,9 +411,9 @@ pub fn instant(value: &Json<'_>) -> Option<u64> {
         Json::Int(number) => {
             let number = u64::try_from(*number).ok().filter(|number| *number > 0)?;
             match number {
-                ..100_000_000_000 => number.checked_mul(NANOS_PER_SECOND),
-                ..100_000_000_000_000 => number.checked_mul(1_000_000),
-                ..100_000_000_000_000_000 => number.checked_mul(1_000),
+                0..100_000_000_000 => number.checked_mul(NANOS_PER_SECOND),
+                100_000_000_000..100_000_000_000_000 => number.checked_mul(1_000_000),
+                100_000_000_000_000..100_000_000_000_000_000 => number.checked_mul(1_000),
                 _ => Some(number),
             }
         }

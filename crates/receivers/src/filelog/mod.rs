@@ -15,7 +15,8 @@
 //! reader stands still. Without a journal positions are in memory only.
 //!
 //! **Rotation.** A file is known by its inode and its first `fingerprint_size` bytes. One that was renamed is read to its end, whether or not a pattern names it
-//! still; one that was copied and cut off begins anew, and what had not been read of it is read from the copy in the same folder. Two files that begin
+//! still; one that was copied and cut off begins anew, and what had not been read of it is read from the copy in the same folder. What came and went while
+//! the process was down is read where a pattern names the rotated file, so let `include` name those too. Two files that begin
 //! with the same `fingerprint_size` bytes are taken for one and its copy: raise it where files have a long common head.
 
 mod glob;

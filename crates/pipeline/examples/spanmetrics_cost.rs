@@ -69,7 +69,7 @@ fn measure(what: &str, parse: Parse, settings: &str, batch: &Batch) {
     };
     let state_micros = began.elapsed().as_micros();
     let began = Instant::now();
-    stage.tick(T0 + 60_000_000_000, &mut out);
+    stage.finish(T0 + 60_000_000_000, &mut out);
     let points: u32 = out.iter().map(|batch| batch.items).sum();
     let flush_micros = began.elapsed().as_micros();
     assert!(points > 0, "every span was counted");

@@ -179,7 +179,8 @@ impl Stage for ServiceGraph {
     }
 
     fn take(&mut self, batch: Batch, out: &mut Vec<Batch>) {
-        let now = self.advance(batch.meta.received_at_unix_nano, out);
+        let now = self.clock.take(batch.meta.received_at_unix_nano);
+        self.advance(now, out);
         if batch.signal != Signal::Traces {
             return;
         }
@@ -190,11 +191,13 @@ impl Stage for ServiceGraph {
     }
 
     fn tick(&mut self, now_unix_nano: u64, out: &mut Vec<Batch>) {
-        self.advance(now_unix_nano, out);
+        let now = self.clock.tick(now_unix_nano);
+        self.advance(now, out);
     }
 
     fn finish(&mut self, now_unix_nano: u64, out: &mut Vec<Batch>) {
-        let now = self.advance(now_unix_nano, out);
+        let now = self.clock.end(now_unix_nano);
+        self.advance(now, out);
         if self.is_dirty {
             self.flush(now, out);
         }

@@ -358,8 +358,7 @@ impl SpanMetrics {
     }
 
     /// Goes on to this time, and gives out what is due.
-    fn advance(&mut self, said_unix_nano: u64, out: &mut Vec<Batch>) -> u64 {
-        let now = self.clock.advance(said_unix_nano);
+    fn advance(&mut self, now: u64, out: &mut Vec<Batch>) {
         // A clock that was set back must not put off the next flush for as long.
         let is_due = self.next_flush_unix_nano <= now;
         let is_astray = self.next_flush_unix_nano.saturating_sub(now) > self.settings.flush_nanos;
@@ -368,7 +367,6 @@ impl SpanMetrics {
             _ if is_due || is_astray => self.flush(now, out),
             _ => {}
         }
-        now
     }
 
     fn flush(&mut self, now: u64, out: &mut Vec<Batch>) {
@@ -470,7 +468,8 @@ impl Stage for SpanMetrics {
     }
 
     fn take(&mut self, batch: Batch, out: &mut Vec<Batch>) {
-        let now = self.advance(batch.meta.received_at_unix_nano, out);
+        let now = self.clock.take(batch.meta.received_at_unix_nano);
+        self.advance(now, out);
         if batch.signal == Signal::Traces {
             self.take_spans(&batch.payload, now);
             self.is_dirty = true;
@@ -478,11 +477,13 @@ impl Stage for SpanMetrics {
     }
 
     fn tick(&mut self, now_unix_nano: u64, out: &mut Vec<Batch>) {
-        self.advance(now_unix_nano, out);
+        let now = self.clock.tick(now_unix_nano);
+        self.advance(now, out);
     }
 
     fn finish(&mut self, now_unix_nano: u64, out: &mut Vec<Batch>) {
-        let now = self.advance(now_unix_nano, out);
+        let now = self.clock.end(now_unix_nano);
+        self.advance(now, out);
         if self.is_dirty {
             self.flush(now, out);
         }

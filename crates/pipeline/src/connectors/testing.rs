@@ -306,7 +306,9 @@ impl<'m> Runner<'m> {
         }
     }
 
+    /// Twice, because the first may come while more waits to be taken.
     pub fn tick(&mut self, after_ns: u64) {
+        self.stage.tick(T0 + after_ns, &mut self.pending);
         self.stage.tick(T0 + after_ns, &mut self.pending);
     }
 

@@ -117,7 +117,9 @@ pub struct ServiceGraph {
     pub telling: Telling,
     /// Whether something was counted since the last flush.
     pub is_dirty: bool,
-    clock: StreamClock,
+    pub clock: StreamClock,
+    /// The time that was gone on to last.
+    advanced_unix_nano: u64,
     next_flush_unix_nano: u64,
     next_sweep_unix_nano: u64,
     edges: Edges,
@@ -133,6 +135,7 @@ impl ServiceGraph {
             telling: Telling::default(),
             is_dirty: false,
             clock: StreamClock::default(),
+            advanced_unix_nano: 0,
             next_flush_unix_nano: 0,
             next_sweep_unix_nano: 0,
             edges: Edges::default(),
@@ -152,9 +155,8 @@ impl ServiceGraph {
     }
 
     /// Goes on to this time: ends what has waited long enough, and gives out what is due.
-    pub fn advance(&mut self, said_unix_nano: u64, out: &mut Vec<Batch>) -> u64 {
-        let before = self.clock.0;
-        let now = self.clock.advance(said_unix_nano);
+    pub fn advance(&mut self, now: u64, out: &mut Vec<Batch>) {
+        let before = std::mem::replace(&mut self.advanced_unix_nano, now);
         if now < before {
             self.edges
                 .wait_no_longer_than(now.saturating_add(self.settings.ttl_nanos));
@@ -173,7 +175,6 @@ impl ServiceGraph {
             next if next <= now && self.settings.flush_nanos > 0 => self.flush(now, out),
             _ => {}
         }
-        now
     }
 
     /// Forgets series without requests.
@@ -526,7 +527,7 @@ impl ServiceGraph {
         if is_whole {
             put_bytes(&mut out, 1, self.settings.fingerprint().as_bytes());
         }
-        put_fixed64(&mut out, 2, self.clock.0);
+        put_fixed64(&mut out, 2, self.clock.now_unix_nano);
         put_fixed64(&mut out, 3, self.next_flush_unix_nano);
         put_fixed64(&mut out, 4, self.next_sweep_unix_nano);
         self.edges.encode(&mut out, 5, is_whole);
@@ -562,7 +563,10 @@ impl ServiceGraph {
                     return Err(BadState(text.into()));
                 }
                 1 => {}
-                2 => self.clock = StreamClock(payload.fixed64()),
+                2 => {
+                    self.clock = StreamClock::at(payload.fixed64());
+                    self.advanced_unix_nano = self.clock.now_unix_nano;
+                }
                 3 => self.next_flush_unix_nano = payload.fixed64(),
                 4 => self.next_sweep_unix_nano = payload.fixed64(),
                 5 => self.edges.restore(payload.bytes(), &mut self.held).ok_or_else(broken)?,

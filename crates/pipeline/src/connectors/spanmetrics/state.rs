@@ -22,7 +22,7 @@ impl SpanMetrics {
         if is_whole {
             put_bytes(&mut out, 1, self.settings.fingerprint.as_bytes());
         }
-        put_fixed64(&mut out, 2, self.clock.0);
+        put_fixed64(&mut out, 2, self.clock.now_unix_nano);
         put_fixed64(&mut out, 3, self.next_flush_unix_nano);
         put_fixed64(&mut out, 4, self.last_flush_unix_nano);
         put_number(&mut out, 5, u64::from(self.has_flushed));
@@ -71,7 +71,7 @@ impl SpanMetrics {
                     return Err(BadState(text.into()));
                 }
                 1 => {}
-                2 => self.clock = StreamClock(payload.fixed64()),
+                2 => self.clock = StreamClock::at(payload.fixed64()),
                 3 => self.next_flush_unix_nano = payload.fixed64(),
                 4 => self.last_flush_unix_nano = payload.fixed64(),
                 5 if payload.varint() == 0 => {}

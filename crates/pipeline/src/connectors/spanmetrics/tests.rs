@@ -147,6 +147,7 @@ fn exemplars_are_the_latest_of_their_bucket_and_of_one_interval() {
     let mut out = Vec::new();
     stage.take(arrived(&spans, 0), &mut out);
     stage.tick(crate::connectors::testing::T0 + 60 * SECOND, &mut out);
+    stage.tick(crate::connectors::testing::T0 + 60 * SECOND, &mut out);
     let first = out.split_off(0);
     stage.tick(crate::connectors::testing::T0 + 120 * SECOND, &mut out);
     assert_eq!(points(&first)[&format!("{CALLS}{BUY}")].exemplars.len(), 2);

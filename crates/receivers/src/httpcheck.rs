@@ -27,6 +27,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 use model::Signal;
+use model::view::metrics::Number;
+use model::write::{Attributes, Metrics, NumberPoint, ScopeWriter, Temporality};
 use net::Doors;
 use net::dial::{Reading, headers};
 use pipeline::Intake;
@@ -37,7 +39,6 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use crate::client::{Asked, Asking, ClientTlsConfig, FetchError, Login};
-use crate::points::{Description, Point, Points, Shape, Value};
 use crate::push::{Pushing, now_unix_nano};
 use crate::settings::{self, Mounted};
 
@@ -102,11 +103,57 @@ pub struct MetricsConfig {
     /// On by default.
     #[serde(rename = "httpcheck.up")]
     pub up: Enabled,
+    /// Not measured; accepted with a warning, as all below, which the collector has and tells only if asked to.
+    #[serde(rename = "httpcheck.client.connection.duration")]
+    pub connection_duration: Option<Enabled>,
+    /// Not measured.
+    #[serde(rename = "httpcheck.client.request.duration")]
+    pub request_duration: Option<Enabled>,
+    /// Not measured.
+    #[serde(rename = "httpcheck.dns.lookup.duration")]
+    pub dns_lookup_duration: Option<Enabled>,
+    /// Not measured.
+    #[serde(rename = "httpcheck.response.duration")]
+    pub response_duration: Option<Enabled>,
+    /// Not measured.
+    #[serde(rename = "httpcheck.response.size")]
+    pub response_size: Option<Enabled>,
+    /// Not measured.
+    #[serde(rename = "httpcheck.tls.cert_remaining")]
+    pub tls_cert_remaining: Option<Enabled>,
+    /// Not measured.
+    #[serde(rename = "httpcheck.tls.handshake.duration")]
+    pub tls_handshake_duration: Option<Enabled>,
+    /// Not measured.
+    #[serde(rename = "httpcheck.validation.failed")]
+    pub validation_failed: Option<Enabled>,
+    /// Not measured.
+    #[serde(rename = "httpcheck.validation.passed")]
+    pub validation_passed: Option<Enabled>,
+}
+
+impl MetricsConfig {
+    /// Those that are asked for and not measured.
+    fn unmeasured(&self) -> Vec<&'static str> {
+        let all = [
+            ("httpcheck.client.connection.duration", &self.connection_duration),
+            ("httpcheck.client.request.duration", &self.request_duration),
+            ("httpcheck.dns.lookup.duration", &self.dns_lookup_duration),
+            ("httpcheck.response.duration", &self.response_duration),
+            ("httpcheck.response.size", &self.response_size),
+            ("httpcheck.tls.cert_remaining", &self.tls_cert_remaining),
+            ("httpcheck.tls.handshake.duration", &self.tls_handshake_duration),
+            ("httpcheck.validation.failed", &self.validation_failed),
+            ("httpcheck.validation.passed", &self.validation_passed),
+        ];
+        let asked = all.iter().filter(|(_, set)| set.as_ref().is_some_and(|it| it.enabled));
+        asked.map(|(name, _)| *name).collect()
+    }
 }
 
 /// Whether a metric is told.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct Enabled {
     /// Default true.
     pub enabled: bool,
@@ -273,6 +320,9 @@ impl Config {
             let message = format!("must be at least {MIN_INTERVAL:?}");
             return Err(section.problem(&["collection_interval"], message));
         }
+        for name in config.metrics.unmeasured() {
+            section.warn(&["metrics", name], format!("`{name}` is not measured"));
+        }
         for (at, target) in config.targets.iter().enumerate() {
             let at = at.to_string();
             if target.urls().next().is_none() {
@@ -427,87 +477,68 @@ impl Check {
         }
     }
 
-    fn write(&self, found: &Found, at: u64) -> Vec<u8> {
-        let service = self.service.as_deref().map(|name| ("service.name", Value::Text(name)));
-        let mut points = Points::new(service.as_slice(), "httpcheck", at);
-        let url = ("http.url", Value::Text(&self.url));
-        if self.told.duration.enabled {
-            let value = i64::try_from(found.took.as_millis()).unwrap_or(i64::MAX);
-            points.metric(
-                &DURATION,
-                &[Point {
-                    attributes: vec![url],
-                    value,
-                }],
-            );
+    fn write(&self, found: &Found, at: u64) -> Metrics {
+        let mut metrics = Metrics::default();
+        let service = |attributes: &mut Attributes<'_>| {
+            if let Some(name) = &self.service {
+                attributes.text("service.name", name);
+            }
+        };
+        metrics.resource(service, |resource| {
+            resource.scope("httpcheck", env!("CARGO_PKG_VERSION"), |scope| {
+                self.write_metrics(found, at, scope);
+            });
+        });
+        metrics
+    }
+
+    fn write_metrics(&self, found: &Found, at: u64, scope: &mut ScopeWriter<'_>) {
+        let point = |value: i64| NumberPoint {
+            start_unix_nano: 0,
+            time_unix_nano: at,
+            value: Number::Int(value),
+        };
+        let url = |attributes: &mut Attributes<'_>| attributes.text("http.url", &self.url);
+        let told = &self.told;
+        if told.duration.enabled {
+            let millis = i64::try_from(found.took.as_millis()).unwrap_or(i64::MAX);
+            scope.gauge("httpcheck.duration", "ms", |points| {
+                points.number(&point(millis), &[], url)
+            });
         }
-        if self.told.error.enabled
+        if told.error.enabled
             && let Err(why) = &found.status
         {
-            let attributes = vec![url, ("error.message", Value::Text(why))];
-            points.metric(&ERROR, &[Point { attributes, value: 1 }]);
+            scope.sum("httpcheck.error", "{error}", Temporality::Cumulative, false, |points| {
+                points.number(&point(1), &[], |attributes| {
+                    url(attributes);
+                    attributes.text("error.message", why);
+                });
+            });
         }
-        if self.told.status.enabled {
+        if told.status.enabled {
             let status = found.status.as_ref().copied().unwrap_or(0);
-            let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"].iter().zip(1..);
-            let classes: Vec<Point<'_>> = classes
-                .map(|(class, first)| {
+            scope.sum("httpcheck.status", "1", Temporality::Cumulative, false, |points| {
+                for (class, first) in ["1xx", "2xx", "3xx", "4xx", "5xx"].iter().zip(1..) {
                     let is_it = status / 100 == first;
-                    let mut attributes = vec![
-                        url,
-                        ("http.method", Value::Text(self.method.as_str())),
-                        ("http.status_class", Value::Text(class)),
-                    ];
-                    // As the collector does: only the class that it is has the status, so that the others' series do not change with it.
-                    if is_it {
-                        attributes.push(("http.status_code", Value::Int(i64::from(status))));
-                    }
-                    Point {
-                        attributes,
-                        value: i64::from(is_it),
-                    }
-                })
-                .collect();
-            points.metric(&STATUS, &classes);
+                    points.number(&point(i64::from(is_it)), &[], |attributes| {
+                        url(attributes);
+                        attributes.text("http.method", self.method.as_str());
+                        attributes.text("http.status_class", class);
+                        // As the collector does: only the class that it is has the status, so that the others' series do not change with it.
+                        if is_it {
+                            attributes.int("http.status_code", i64::from(status));
+                        }
+                    });
+                }
+            });
         }
-        if self.told.up.enabled {
-            let value = i64::from(found.is_up());
-            points.metric(
-                &UP,
-                &[Point {
-                    attributes: vec![url],
-                    value,
-                }],
-            );
+        if told.up.enabled {
+            let up = i64::from(found.is_up());
+            scope.gauge("httpcheck.up", "1", |points| points.number(&point(up), &[], url));
         }
-        points.finish()
     }
 }
-
-const STATUS: Description = Description {
-    name: "httpcheck.status",
-    about: "1 if the check resulted in a status of the class, otherwise 0.",
-    unit: "1",
-    shape: Shape::UpDown,
-};
-const DURATION: Description = Description {
-    name: "httpcheck.duration",
-    about: "How long the HTTP check took.",
-    unit: "ms",
-    shape: Shape::Gauge,
-};
-const ERROR: Description = Description {
-    name: "httpcheck.error",
-    about: "Checks that got no answer.",
-    unit: "{error}",
-    shape: Shape::UpDown,
-};
-const UP: Description = Description {
-    name: "httpcheck.up",
-    about: "1 if the service answered with success in time, otherwise 0.",
-    unit: "1",
-    shape: Shape::Gauge,
-};
 
 fn shortened(error: &FetchError) -> String {
     let mut text = error.to_string();
@@ -534,7 +565,7 @@ mod tests {
     #[test]
     fn the_collectors_settings_are_read() {
         let config = read(
-            "{ collection_interval: 30s, initial_delay: 0s, metrics: { httpcheck.status: { enabled: false } }, targets: [ { method: post, \
+            "{ collection_interval: 30s, initial_delay: 0s, metrics: { httpcheck.status: { enabled: false }, httpcheck.tls.cert_remaining: { enabled: true } }, targets: [ { method: post, \
              endpoints: [ 'https://a/', 'http://b:1/x?y=z' ], endpoint: 'http://[::1]:8/', headers: { a: b }, body: '{}', auto_content_type: true, \
              tls: { insecure_skip_verify: true }, max_idle_conns: 5 } ] }",
         )
@@ -547,6 +578,7 @@ mod tests {
         assert_eq!((&target.method, target.timeout), (&Method::POST, DEFAULT_TIMEOUT));
         assert_eq!(target.urls().count(), 3);
         assert!(!config.metrics.status.enabled && config.metrics.up.enabled);
+        assert_eq!(config.metrics.unmeasured(), ["httpcheck.tls.cert_remaining"]);
     }
 
     #[test]

@@ -23,7 +23,6 @@ pub mod keys;
 mod lines;
 pub mod loki;
 pub mod otlp;
-mod points;
 mod post;
 pub mod prometheus;
 pub mod prometheusremotewrite;

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use model::canonical::canonicalize;
+use model::write::Metrics;
 use model::{Batch, Meta, Signal};
-use pipeline::{Intake, Outcome, Reason};
+use pipeline::{Intake, Lease, Outcome, Reason};
 
 /// A receiver's way to the pipeline.
 pub(crate) struct Pushing {
@@ -26,41 +27,42 @@ impl Pushing {
         &self.intake
     }
 
-    /// Hands on an OTLP request of metrics and waits for what becomes of it. What is refused is not kept: the next one is newer.
-    pub(crate) async fn push(&self, payload: Vec<u8>) {
-        let Some(lease) = self.intake.budget().try_reserve(payload.len() as u64) else {
-            self.intake.refused(Signal::Metrics, 1, Reason::MemoryLimit);
+    /// Hands on what was measured and waits for what becomes of it. What is refused is not kept: the next one is newer.
+    pub(crate) async fn push(&self, metrics: Metrics) {
+        let Some(lease) = self.intake.budget().try_reserve(metrics.len_bytes() as u64) else {
+            let points = u64::from(metrics.points());
+            self.intake.refused(Signal::Metrics, points, Reason::MemoryLimit);
             self.note(Some(Reason::MemoryLimit.explanation()));
             return;
         };
-        self.push_held(payload, lease).await;
+        if let Some(batch) = metrics.finish(self.meta()) {
+            self.push_held(batch, lease).await;
+        }
     }
 
     /// The same with memory that has been reserved.
-    pub(crate) async fn push_held(&self, payload: Vec<u8>, lease: pipeline::Lease) {
-        // What we wrote ourselves is canonical, and the walk that proves it also counts.
-        let canonical = match canonicalize(Signal::Metrics, payload.into()) {
-            Ok(canonical) if canonical.items > 0 => canonical,
-            Ok(_) => return,
-            Err(malformed) => {
-                self.intake.rejected(Signal::Metrics, 1, Reason::Malformed);
-                self.note(Some(&format!("it does not decode: {malformed}")));
-                return;
-            }
-        };
-        let meta = Meta {
-            received_at_unix_nano: now_unix_nano(),
-            receiver: Arc::clone(self.intake.receiver()),
-            peer: None,
-            headers: Vec::new(),
-            source_offset: None,
-        };
-        let batch = Batch::from_canonical(Signal::Metrics, canonical, None, Arc::new(meta));
+    pub(crate) async fn push_held(&self, batch: Batch, lease: Lease) {
+        debug_assert!(
+            canonicalize(Signal::Metrics, batch.payload.clone())
+                .is_ok_and(|it| !it.rewritten && it.items == batch.items),
+            "what we write ourselves is canonical"
+        );
         match self.intake.push_held(batch, Some(lease)).await {
             Outcome::Delivered => self.note(None),
             Outcome::Retry { reason, .. } => self.note(Some(reason.explanation())),
             Outcome::Rejected { reason, .. } => self.note(Some(&reason.message)),
         }
+    }
+
+    /// Of a batch that begins here and now.
+    pub(crate) fn meta(&self) -> Arc<Meta> {
+        Arc::new(Meta {
+            received_at_unix_nano: now_unix_nano(),
+            receiver: Arc::clone(self.intake.receiver()),
+            peer: None,
+            headers: Vec::new(),
+            source_offset: None,
+        })
     }
 
     fn note(&self, refusal: Option<&str>) {

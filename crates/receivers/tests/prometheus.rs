@@ -575,3 +575,126 @@ async fn jobs_may_stand_in_files_of_their_own() {
         .await;
     running.finish().await;
 }
+
+/// A door with the certificate of `localhost`, and how a job asks it.
+async fn over_tls() -> (net::Open, String) {
+    let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../net/tests/fixtures");
+    let mut doors = net::Doors::new();
+    let service = net::handler_fn(|_| async {
+        let mut response = http::Response::new(net::full_body("a 1\n"));
+        let kind = http::HeaderValue::from_static("text/plain");
+        response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+        response
+    });
+    let mount = net::Mount::Http {
+        at: net::At::Rest,
+        service,
+    };
+    let settings = net::DoorSettings {
+        tls: Some(net::TlsFiles {
+            cert_file: fixtures.join("localhost.crt"),
+            key_file: fixtures.join("localhost.key"),
+        }),
+        ..net::DoorSettings::default()
+    };
+    let endpoint = "127.0.0.1:0".parse().unwrap();
+    doors.mount_with(&endpoint, "site", mount, settings).unwrap();
+    let open = doors.open().await.unwrap();
+    let job = format!(
+        "scheme: https\nscrape_interval: 1s\nscrape_timeout: 1s\nstatic_configs: [ {{ targets: [ '{}' ] }} ]\n",
+        open.address_of("site").unwrap()
+    );
+    (open, job)
+}
+
+#[tokio::test]
+async fn tls_is_believed_as_the_job_says() {
+    let (open, over_tls) = over_tls().await;
+    let trust = format!("{}/../net/tests/fixtures/localhost.crt", env!("CARGO_MANIFEST_DIR"));
+    for (tls, expect) in [
+        (format!("{{ ca_file: '{trust}', server_name: localhost }}"), "up{} 1"),
+        ("{ insecure_skip_verify: true }".to_owned(), "up{} 1"),
+        // It is for another name.
+        (format!("{{ ca_file: '{trust}', server_name: example.com }}"), "up{} 0"),
+    ] {
+        let mut running = start(job(&format!("{over_tls}tls_config: {tls}\n")));
+        let lines = running.until(&tls, |lines| has(lines, "up{")).await;
+        assert!(has(&lines, expect), "{tls}: {lines:#?}");
+        running.finish().await;
+    }
+    assert!(open.shutdown(PATIENCE).await);
+}
+
+/// A Prometheus that has nothing to do but to tell of itself.
+struct Real {
+    process: std::process::Child,
+    port: u16,
+    _folder: tempfile::TempDir,
+}
+
+impl Drop for Real {
+    fn drop(&mut self) {
+        // It may have ended by itself; there is nothing to keep.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Real {
+    fn start() -> Option<Real> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("prometheus.yml");
+        std::fs::write(&file, "global: { scrape_interval: 1m }\n").unwrap();
+        // It cannot say which port it was given, so it is told one that was free a moment ago.
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let started = std::process::Command::new("prometheus")
+            .arg(format!("--config.file={}", file.display()))
+            .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .arg("--log.level=error")
+            .stdout(std::process::Stdio::null())
+            .spawn();
+        match started {
+            Ok(process) => Some(Real {
+                process,
+                port,
+                _folder: folder,
+            }),
+            Err(_) => {
+                eprintln!("skipped: prometheus is not installed");
+                None
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_real_prometheus_is_scraped() {
+    let Some(real) = Real::start() else { return };
+    // Once in OpenMetrics and once in the old format.
+    for protocols in ["OpenMetricsText1.0.0", "PrometheusText0.0.4"] {
+        let mut running = start(job(&format!(
+            "scrape_interval: 300ms\nscrape_timeout: 300ms\nscrape_protocols: [ {protocols} ]\nstatic_configs: [ {{ targets: [ '127.0.0.1:{}' ] }} ]\n",
+            real.port
+        )));
+        let lines = running
+            .until("two good scrapes", |lines| {
+                lines.iter().filter(|line| line.contains("up{} 1")).count() >= 2
+            })
+            .await;
+        for expect in [
+            "gauge prometheus_ready{} 1",
+            "| gauge prometheus_build_info{",
+            "| counter prometheus_http_requests_total{code=200,handler=",
+            "| summary go_gc_duration_seconds{}",
+            "| histogram prometheus_http_request_duration_seconds{handler=",
+        ] {
+            assert!(has(&lines, expect), "{protocols}: {expect} in {lines:#?}");
+        }
+        running.finish().await;
+    }
+}

@@ -17,7 +17,8 @@ use pipeline::config::{Source, read};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
-use super::config::{StaticConfig, Way, is_target_file};
+use super::config::StaticConfig;
+use super::job::{Way, is_target_file};
 use crate::client::{Asked, Asking};
 
 /// How often files are looked at for changes. Looking is a few system calls a file.

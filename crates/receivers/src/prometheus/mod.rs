@@ -15,6 +15,7 @@
 
 mod config;
 mod discovery;
+mod job;
 mod relabel;
 mod scrape;
 mod target;
@@ -36,8 +37,9 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{Id, JoinSet};
 
-use self::config::{Job, Mistake, PrometheusYml, ScrapeConfig};
+use self::config::{PrometheusYml, ScrapeConfig};
 use self::discovery::{Files, Found, Group, Service};
+use self::job::{Job, Mistake};
 use self::scrape::{Ending, Scraper, Shared};
 use self::target::Target;
 use crate::client::{Asked, Asking};
@@ -49,6 +51,12 @@ pub const SIGNALS: [Signal; 1] = [Signal::Metrics];
 
 /// Targets of one job. Each has a task, a connection and the labels of its last scrape; who has more shares them among several processes.
 const MAX_TARGETS: usize = 10_000;
+
+/// Bytes of the labels of all targets of one job, so that a discovery with long labels takes no more than one with many targets.
+const MAX_TARGETS_BYTES: usize = 32 << 20;
+
+/// Mistakes in targets that are told in the log; the others are counted there.
+const MAX_MISTAKES: usize = 20;
 
 /// News of discovery that wait until a job has taken them in.
 const MAX_NEWS: usize = 16;
@@ -430,8 +438,11 @@ impl RunningJob {
     fn sync(&mut self) {
         let (targets, mistakes) = self.targets();
         if mistakes != self.told {
-            for mistake in &mistakes {
+            for mistake in mistakes.iter().take(MAX_MISTAKES) {
                 tracing::warn!("{mistake}");
+            }
+            if let Some(more @ 1..) = mistakes.len().checked_sub(MAX_MISTAKES) {
+                tracing::warn!("job {}: {more} more targets are none", self.shared.job.name);
             }
             self.told = mistakes;
         }
@@ -472,6 +483,7 @@ impl RunningJob {
         let job = &self.shared.job;
         let mut targets = HashMap::new();
         let mut mistakes = Vec::new();
+        let mut size = 0;
         let named = self.found.iter().flatten();
         let named = named.flat_map(|group| group.targets.iter().map(move |address| (address, &group.labels)));
         for (address, labels) in named {
@@ -489,13 +501,18 @@ impl RunningJob {
                         interval_nanos: target.interval.as_nanos(),
                         timeout_nanos: target.timeout.as_nanos(),
                     };
+                    size += target
+                        .pairs()
+                        .map(|(name, value)| name.len() + value.len())
+                        .sum::<usize>();
                     targets.insert(Arc::new(key), target);
                 }
                 Err(why) => mistakes.push(format!("job {}: the target {address}: {why}", job.name)),
             }
-            if targets.len() > MAX_TARGETS || mistakes.len() > MAX_TARGETS {
+            if targets.len() > MAX_TARGETS || mistakes.len() > MAX_TARGETS || size > MAX_TARGETS_BYTES {
                 let why = format!(
-                    "job {}: discovery names more than {MAX_TARGETS} targets; those from before stay",
+                    "job {}: discovery names more than {MAX_TARGETS} targets, or such with labels of more than {MAX_TARGETS_BYTES} bytes; those from before \
+                     stay",
                     job.name
                 );
                 return (None, vec![why]);

@@ -356,4 +356,99 @@ mod tests {
         }
         assert!(checked > 50, "only {checked} cases were found");
     }
+
+    /// What Prometheus' own tool makes of the same: labels that are not internal, without those that each target has.
+    fn promtool(yaml: &str, cases: &[LabelSet]) -> Vec<String> {
+        let mut text = "scrape_configs:\n- job_name: j\n  relabel_configs:\n".to_owned();
+        yaml.lines().for_each(|line| text.push_str(&format!("  {line}\n")));
+        text.push_str("  static_configs:\n");
+        for (at, labels) in cases.iter().enumerate() {
+            let json = |text: &str| serde_json::json!(text).to_string();
+            let pairs: Vec<String> = labels
+                .iter()
+                .map(|(name, value)| format!("{}: {}", json(name), json(value)))
+                .collect();
+            let pairs = pairs.join(", ");
+            text.push_str(&format!("  - {{ targets: [ 'case:{at}' ], labels: {{ {pairs} }} }}\n"));
+        }
+        let folder = tempfile::tempdir().expect("a directory");
+        let file = folder.path().join("prometheus.yml");
+        std::fs::write(&file, &text).expect("writes");
+        let asked = std::process::Command::new("promtool")
+            // It listens to its sources for the whole of that time.
+            .args(["check", "service-discovery", "--timeout=1s"])
+            .arg(&file)
+            .arg("j")
+            .output()
+            .expect("it is installed");
+        let found: Vec<serde_json::Value> = serde_json::from_slice(&asked.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}\n{text}", String::from_utf8_lossy(&asked.stderr)));
+        let told = |at: usize| {
+            let address = format!("case:{at}");
+            let found = found
+                .iter()
+                .find(|it| it["discoveredLabels"]["__address__"] == address.as_str());
+            let found = found
+                .unwrap_or_else(|| panic!("{address} is not in {}\n{text}", String::from_utf8_lossy(&asked.stdout)));
+            let labels = found["labels"].as_object().cloned();
+            let labels = labels.unwrap_or_default();
+            if labels.is_empty() {
+                return "-".to_owned();
+            }
+            let mut set = LabelSet::default();
+            for (name, value) in &labels {
+                set.set(name, value.as_str().unwrap_or_default());
+            }
+            public(&set)
+        };
+        (0..cases.len()).map(told).collect()
+    }
+
+    fn public(labels: &LabelSet) -> String {
+        let mut labels = labels.clone();
+        labels.retain(|name, _| !name.starts_with("__") && name != "instance" && name != "job");
+        show(&labels)
+    }
+
+    #[test]
+    fn prometheus_does_the_same() {
+        if std::process::Command::new("promtool")
+            .arg("--version")
+            .output()
+            .is_err()
+        {
+            eprintln!("skipped: promtool is not installed");
+            return;
+        }
+        let blocks = RELABELLING.split("\n\n").filter_map(|block| {
+            let lines = block.lines().filter(|line| !line.starts_with('#'));
+            let (cases, steps): (Vec<&str>, Vec<&str>) = lines.partition(|line| line.contains("->"));
+            let yaml = steps.join("\n");
+            let cases: Vec<LabelSet> = cases
+                .iter()
+                .filter_map(|it| Some(parse(it.split_once("->")?.0)))
+                .collect();
+            // Names in UTF-8 came with Prometheus 3; cases are told apart by their address.
+            let is_there = !cases.is_empty() && yaml.is_ascii();
+            let is_there = is_there && !yaml.contains("__address__") && !yaml.contains("labelkeep");
+            is_there.then_some((yaml, cases))
+        });
+        let check = |(yaml, cases): (String, Vec<LabelSet>)| {
+            let rules = rules(&yaml).expect("right");
+            for (labels, theirs) in cases.iter().zip(promtool(&yaml, &cases)) {
+                let mut after = labels.clone();
+                let ours = match apply(&rules, &mut after) {
+                    true => public(&after),
+                    false => "-".to_owned(),
+                };
+                assert_eq!(ours, theirs, "{yaml}\n{}", show(labels));
+            }
+            cases.len()
+        };
+        let checked: usize = std::thread::scope(|scope| {
+            let checks: Vec<_> = blocks.map(|block| scope.spawn(move || check(block))).collect();
+            checks.into_iter().map(|check| check.join().expect("the same")).sum()
+        });
+        assert!(checked > 30, "only {checked} cases");
+    }
 }

@@ -15,12 +15,13 @@ use codec::prometheus::text::Format;
 use codec::prometheus::{Kind, STALE_NAN};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use memchr::memchr_iter;
+use model::{Batch, Encoding, Signal};
 use net::dial::{DialError, Reading};
 use pipeline::Lease;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
 
-use super::config::{Job, Protocol};
+use super::job::{Job, Protocol};
 use super::relabel;
 use super::target::{Target, next_at};
 use crate::client::{Asked, FetchError};
@@ -186,13 +187,13 @@ impl Scraper {
         let told = read.and_then(|read| self.tell(Some(read), start.elapsed(), time, &mut lease));
         let failure = told.as_ref().err();
         self.note(failure);
-        let payload = match told {
-            Ok(payload) => payload,
+        let batch = match told {
+            Ok(batch) => batch,
             Err(_) => self.tell(None, start.elapsed(), time, &mut lease).ok().flatten(),
         };
-        if let Some(payload) = payload {
+        if let Some(batch) = batch {
             let pushing = Arc::clone(&shared.pushing);
-            let pushed = tokio::spawn(async move { pushing.push_held(payload, lease).await });
+            let pushed = tokio::spawn(async move { pushing.push_held(batch, lease).await });
             // Nobody waits for longer than until the next scrape, but it goes on.
             let patience = self.target.interval.saturating_sub(start.elapsed());
             let _ = timeout(patience, pushed).await;
@@ -270,7 +271,7 @@ impl Scraper {
         took: Duration,
         time: u64,
         lease: &mut Lease,
-    ) -> Result<Option<Vec<u8>>, Failure> {
+    ) -> Result<Option<Batch>, Failure> {
         let shared = Arc::clone(&self.shared);
         let is_up = read.is_some();
         let Read {
@@ -303,8 +304,8 @@ impl Scraper {
         } else if !lease.grow(room) {
             return Err(Failure::NoMemory);
         }
-        let payload = build(&list, time, room)?;
-        lease.shrink(payload.len() as u64);
+        let batch = self.build(&list, time, room)?;
+        lease.shrink(batch.as_ref().map_or(0, |batch| batch.payload.len() as u64));
         // What the target itself sent is what may be missing the next time. It is in memory already.
         let mut at = 0;
         list.relabel(|_| {
@@ -314,7 +315,7 @@ impl Scraper {
         list.forget_samples();
         self.held = (!list.is_empty()).then(|| shared.pushing.intake().budget().charge(list_bytes(&list)));
         self.before = list;
-        Ok((!payload.is_empty()).then_some(payload))
+        Ok(batch)
     }
 
     fn report(&self, list: &mut SeriesList, report: &[(&str, f64)]) {
@@ -332,6 +333,26 @@ impl Scraper {
         }
     }
 
+    /// The series as OTLP of at most so many bytes; `None` if there are no points.
+    fn build(&self, list: &SeriesList, time: u64, max_bytes: u64) -> Result<Option<Batch>, Failure> {
+        let options = Options {
+            time_ms: i64::try_from(time / 1_000_000).unwrap_or(i64::MAX),
+            job: otlp::Job::Whole,
+            target_info: otlp::TargetInfo::Moved,
+            max_bytes: usize::try_from(max_bytes).unwrap_or(usize::MAX),
+        };
+        let built = otlp::build(list, &options).map_err(|_| Failure::Growth)?;
+        let items = u32::try_from(built.points).map_err(|_| Failure::Growth)?;
+        Ok((items > 0).then(|| Batch {
+            signal: Signal::Metrics,
+            encoding: Encoding::Otlp,
+            payload: built.payload.into(),
+            items,
+            wire: None,
+            meta: self.shared.pushing.meta(),
+        }))
+    }
+
     /// The target is gone: all that it had ends.
     async fn end(&mut self) {
         let mut list = SeriesList::new();
@@ -347,27 +368,15 @@ impl Scraper {
         }
         let room = list_bytes(&list) + LEAST_OTLP_BYTES;
         let mut lease = self.shared.pushing.intake().budget().charge(room);
-        match build(&list, now_unix_nano(), room) {
-            Ok(payload) if !payload.is_empty() => {
-                lease.shrink(payload.len() as u64);
-                self.shared.pushing.push_held(payload, lease).await;
+        match self.build(&list, now_unix_nano(), room) {
+            Ok(Some(batch)) => {
+                lease.shrink(batch.payload.len() as u64);
+                self.shared.pushing.push_held(batch, lease).await;
             }
-            Ok(_) => {}
+            Ok(None) => {}
             Err(error) => tracing::warn!("the end of {} is not told: {error}", self.target.url),
         }
     }
-}
-
-/// The series as OTLP of at most so many bytes.
-fn build(list: &SeriesList, time: u64, max_bytes: u64) -> Result<Vec<u8>, Failure> {
-    let options = Options {
-        time_ms: i64::try_from(time / 1_000_000).unwrap_or(i64::MAX),
-        job: otlp::Job::Whole,
-        target_info: otlp::TargetInfo::Moved,
-        max_bytes: usize::try_from(max_bytes).unwrap_or(usize::MAX),
-    };
-    let built = otlp::build(list, &options).map_err(|_| Failure::Growth)?;
-    Ok(if built.points == 0 { Vec::new() } else { built.payload })
 }
 
 /// What a list of series takes, in bytes.

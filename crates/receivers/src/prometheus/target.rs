@@ -11,7 +11,7 @@ use codec::prometheus::series::LabelSet;
 use md5::{Digest, Md5};
 use pipeline::config::units::parse_duration;
 
-use super::config::Job;
+use super::job::Job;
 use super::relabel;
 use crate::client::Asked;
 

@@ -28,6 +28,7 @@ use model::view::{Resource, View};
 use model::wire::Fields;
 use model::{Batch, Signal, edit};
 use net::dial::Target;
+use pipeline::circuit::{Circuit, Shown};
 use pipeline::component::Left;
 use pipeline::config::{Problems, Section};
 use pipeline::sending::{Queue, Retry, Sending};
@@ -290,6 +291,7 @@ fn timeout(config: &Config) -> Duration {
 pub struct LoadBalancing {
     routing_key: Option<RoutingKey>,
     template: crate::sender::Shared,
+    retry: Retry,
     timeout: Duration,
     dns: Option<Dns>,
     /// When the name was looked up last, for who comes first after its time.
@@ -302,9 +304,15 @@ pub struct LoadBalancing {
 /// The backends of a moment.
 #[derive(Default)]
 struct Backends {
-    list: Vec<(String, Arc<Otlp>)>,
+    list: Vec<(String, Arc<Backend>)>,
     /// Places in order, with the backend that begins to be responsible before it.
     ring: Vec<(u32, usize)>,
+}
+
+/// One backend and the circuit before it.
+struct Backend {
+    otlp: Otlp,
+    circuit: Circuit,
 }
 
 /// What is left of a batch, as shares of which those that were taken are gone.
@@ -320,22 +328,28 @@ impl Backends {
         mut names: Vec<String>,
         before: &Backends,
         template: &crate::sender::Shared,
+        retry: &Retry,
     ) -> Result<Backends, BuildError> {
         names.sort();
         names.dedup();
         names.truncate(MAX_BACKENDS);
         let ring = ring(&names);
-        let known: BTreeMap<&str, &Arc<Otlp>> = before.list.iter().map(|(name, otlp)| (name.as_str(), otlp)).collect();
+        let known: BTreeMap<&str, &Arc<Backend>> =
+            before.list.iter().map(|(name, known)| (name.as_str(), known)).collect();
         let backend = |name: String| {
-            if let Some(otlp) = known.get(name.as_str()) {
-                let otlp = Arc::clone(otlp);
-                return Ok((name, otlp));
+            if let Some(known) = known.get(name.as_str()) {
+                let known = Arc::clone(known);
+                return Ok((name, known));
             }
             let config = Sender {
                 own: otlp::Settings { endpoint: name.clone() },
                 shared: template.clone(),
             };
-            Ok((name, Arc::new(Otlp::new(&config)?)))
+            let backend = Backend {
+                otlp: Otlp::new(&config)?,
+                circuit: Circuit::new(name.as_str(), retry.clone(), Shown::default()),
+            };
+            Ok((name, Arc::new(backend)))
         };
         let list: Result<Vec<_>, BuildError> = names.into_iter().map(backend).collect();
         Ok(Backends { list: list?, ring })
@@ -367,6 +381,7 @@ impl LoadBalancing {
     pub fn new(config: &Config) -> Result<LoadBalancing, BuildError> {
         let resolver = &config.own.resolver;
         let template = config.own.protocol.otlp.0.shared.clone();
+        let retry = sending(config).retry;
         let names: Result<Vec<String>, String> = match &resolver.fixed {
             Some(fixed) => fixed.hostnames.iter().map(|hostname| endpoint(hostname)).collect(),
             None => Ok(Vec::new()),
@@ -380,7 +395,7 @@ impl LoadBalancing {
             shared: template.clone(),
         };
         Otlp::new(&probe)?;
-        let backends = Backends::new(names, &Backends::default(), &template)?;
+        let backends = Backends::new(names, &Backends::default(), &template, &retry)?;
         Ok(LoadBalancing {
             routing_key: config.own.routing_key,
             timeout: timeout(config),
@@ -389,6 +404,7 @@ impl LoadBalancing {
             is_lookup_failing: AtomicBool::new(false),
             backends: RwLock::new(Arc::new(backends)),
             template,
+            retry,
             unfinished: Unfinished::default(),
         })
     }
@@ -425,8 +441,9 @@ impl LoadBalancing {
             false => Ok(found),
         });
         let before = known();
-        let updated =
-            found.and_then(|names| Backends::new(names, &before, &self.template).map_err(|error| error.to_string()));
+        let updated = found.and_then(|names| {
+            Backends::new(names, &before, &self.template, &self.retry).map_err(|error| error.to_string())
+        });
         match updated {
             Ok(now) => {
                 if self.is_lookup_failing.swap(false, Ordering::Relaxed) {
@@ -516,16 +533,9 @@ impl LoadBalancing {
             .zip(order)
             .enumerate()
             .map(|(at, (share, backend))| {
-                let (name, otlp) = &backends.list[backend];
+                let (_, backend) = &backends.list[backend];
                 let (share, timeout) = (share.clone(), self.timeout);
-                async move {
-                    let outcome = tokio::time::timeout(timeout, otlp.export(share)).await;
-                    let outcome = outcome.unwrap_or_else(|_| {
-                        tracing::warn!("loadbalancing: no answer of {name} in {timeout:?}; it is tried again");
-                        Outcome::retry(Duration::ZERO, Reason::BackendUnavailable)
-                    });
-                    (at, outcome)
-                }
+                async move { (at, backend.send(share, timeout).await) }
             })
             .collect();
         attempt.work().shares = shares.iter().cloned().map(Some).collect();
@@ -546,6 +556,24 @@ impl LoadBalancing {
             Some(again) => again,
             None => attempt.finish().outcome(),
         }
+    }
+}
+
+impl Backend {
+    /// One attempt, if the circuit allows one.
+    async fn send(&self, share: Batch, timeout: Duration) -> Outcome {
+        let later = Outcome::retry(Duration::ZERO, Reason::BackendUnavailable);
+        let Ok(pass) = self.circuit.try_enter() else {
+            return later;
+        };
+        let outcome = tokio::time::timeout(timeout, self.otlp.export(share))
+            .await
+            .unwrap_or(later);
+        match &outcome {
+            Outcome::Retry { after, .. } => pass.failed(*after),
+            Outcome::Delivered | Outcome::Rejected { .. } => pass.succeeded(),
+        }
+        outcome
     }
 }
 
@@ -578,6 +606,10 @@ impl Exporter for LoadBalancing {
 
     fn export(&self, batch: Batch) -> BoxFuture<'_, Outcome> {
         Box::pin(self.send(batch))
+    }
+
+    fn has_circuits(&self) -> bool {
+        true
     }
 
     fn left(&self, batch: &Batch) -> Option<Left> {
@@ -665,11 +697,11 @@ mod tests {
             }),
             ..Default::default()
         };
-        let one = Backends::new(names(2), &Backends::default(), &template).expect("made");
+        let one = Backends::new(names(2), &Backends::default(), &template, &Retry::default()).expect("made");
         let mut more = names(3);
         more.reverse();
         more.push("10.0.0.2:4317".to_owned());
-        let two = Backends::new(more, &one, &template).expect("made");
+        let two = Backends::new(more, &one, &template, &Retry::default()).expect("made");
         assert_eq!(two.list.len(), 3, "each once");
         for at in 0..2 {
             assert!(Arc::ptr_eq(&one.list[at].1, &two.list[at].1));

@@ -56,6 +56,11 @@ pub trait Exporter: Send + Sync + 'static {
     /// One attempt. `Retry` has it called again with the same batch; dropping the future gives the attempt up.
     fn export(&self, batch: Batch) -> BoxFuture<'_, Outcome>;
 
+    /// Whether it has several backends with a circuit before each, so that none is to stand before all of them.
+    fn has_circuits(&self) -> bool {
+        false
+    }
+
     /// What is left of a batch that was just to be repeated, if the exporter serves several backends and some of them have their part: from now on only
     /// the rest is repeated, and what is behind it goes on meanwhile. Asked once after each `Retry`.
     fn left(&self, batch: &Batch) -> Option<Left> {

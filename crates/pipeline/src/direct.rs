@@ -12,10 +12,11 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::ack::{Ack, Outcome};
+use crate::circuit::Circuit;
 use crate::component::{Entry, Exporter, JournalId, KeepError, Keeper};
 use crate::ledger::ReaderBook;
 use crate::reason::Reason;
-use crate::sending::Sending;
+use crate::sending::{Retry, Sending};
 
 /// Requests that one exporter may have open for senders that wait. Beyond it they are told to come back: memory is better spent on their side.
 const MAX_OPEN_REQUESTS: usize = 256;
@@ -33,17 +34,33 @@ pub(crate) struct ToExporter {
     pub sending: Sending,
     pub open: Arc<Semaphore>,
     pub runtime: Handle,
+    /// None where the exporter has its own.
+    circuit: Option<Arc<Circuit>>,
 }
 
 impl ToExporter {
     pub fn new(exporter: Arc<dyn Exporter>, book: Arc<ReaderBook>, sending: Sending, runtime: Handle) -> ToExporter {
+        let circuit = (!exporter.has_circuits()).then(|| {
+            let circuit = Circuit::new(&*book.exporter, as_senders_do(), book.circuit());
+            Arc::new(circuit)
+        });
         ToExporter {
+            circuit,
             exporter,
             book,
             sending,
             open: Arc::new(Semaphore::new(MAX_OPEN_REQUESTS)),
             runtime,
         }
+    }
+}
+
+/// The waits between two looks at a backend that is away: those that senders are told to make.
+fn as_senders_do() -> Retry {
+    Retry {
+        initial_interval: BUSY_RETRY_AFTER,
+        max_interval: BUSY_RETRY_AFTER,
+        ..Retry::default()
     }
 }
 
@@ -55,10 +72,25 @@ impl Entry for ToExporter {
         let exporter = Arc::clone(&self.exporter);
         let book = Arc::clone(&self.book);
         let timeout = self.sending.timeout;
+        let circuit = self.circuit.clone();
         self.runtime.spawn(async move {
             let items = u64::from(batch.items);
+            let pass = match circuit.as_ref().map(|circuit| circuit.try_enter()) {
+                None => None,
+                Some(Ok(pass)) => Some(pass),
+                // Its sender need not wait for a timeout to hear what is known.
+                Some(Err(_)) => {
+                    book.retried();
+                    return ack.resolve(Outcome::retry(BUSY_RETRY_AFTER, Reason::BackendUnavailable));
+                }
+            };
             let outcome = tokio::time::timeout(timeout, exporter.export(batch)).await;
             let outcome = outcome.unwrap_or(Outcome::retry(BUSY_RETRY_AFTER, Reason::BackendUnavailable));
+            match (pass, &outcome) {
+                (Some(pass), Outcome::Retry { after, .. }) => pass.failed(*after),
+                (Some(pass), Outcome::Delivered | Outcome::Rejected { .. }) => pass.succeeded(),
+                (None, _) => {}
+            }
             account(&book, items, &outcome);
             ack.resolve(outcome);
             drop(permit);

@@ -17,6 +17,7 @@ use model::Signal;
 use serde::Serialize;
 
 use crate::ack::Outcome;
+use crate::circuit::{CircuitState, Shown};
 use crate::reason::Reason;
 
 /// A count per [`Reason`].
@@ -118,9 +119,15 @@ pub struct ReaderBook {
     dropped: ByReason,
     retries: AtomicU64,
     skipped_records: AtomicU64,
+    circuit: Shown,
 }
 
 impl ReaderBook {
+    /// Where the circuit before this reader's backend shows how it stands.
+    pub fn circuit(&self) -> Shown {
+        self.circuit.clone()
+    }
+
     /// Items became durable in the journal for this reader (or entered the exporter, when there is no journal).
     pub fn accepted(&self, items: u64) {
         self.accepted.fetch_add(items, Ordering::Relaxed);
@@ -354,6 +361,7 @@ impl Ledger {
             dropped: ByReason::default(),
             retries: AtomicU64::new(0),
             skipped_records: AtomicU64::new(0),
+            circuit: Shown::default(),
         });
         books.readers.push(Arc::clone(&book));
         book
@@ -401,6 +409,7 @@ impl Ledger {
                     dropped: reasons(&book.dropped),
                     skipped_records: load(&book.skipped_records),
                     retries: load(&book.retries),
+                    circuit: book.circuit.get(),
                 })
                 .collect(),
             processors: books
@@ -494,6 +503,8 @@ pub struct ReaderCounts {
     pub dropped: Reasons,
     pub skipped_records: u64,
     pub retries: u64,
+    /// Whether requests go to the backend, or one at a time goes to see whether it is back.
+    pub circuit: CircuitState,
 }
 
 /// The counts of one processor for one signal, in items.

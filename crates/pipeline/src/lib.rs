@@ -11,6 +11,7 @@
 
 pub mod ack;
 pub mod budget;
+pub mod circuit;
 pub mod component;
 pub mod config;
 pub mod connectors;

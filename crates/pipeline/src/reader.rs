@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::ack::Outcome;
 use crate::budget::{Budget, Lease};
+use crate::circuit::{Circuit, Pass};
 use crate::component::Exporter;
 use crate::dead_letter::DeadLetter;
 use crate::ledger::ReaderBook;
@@ -189,6 +190,11 @@ impl ReaderTask {
     pub async fn run(mut self) {
         let window = Arc::new(Semaphore::new(self.sending.in_flight));
         let parking = Arc::new(Semaphore::new(MAX_PARKED_KIB));
+        let own = !self.exporter.has_circuits() && self.sending.retry.enabled;
+        let circuit = own.then(|| {
+            let (name, retry) = (self.source.reader.name(), self.sending.retry.clone());
+            Arc::new(Circuit::new(name, retry, self.source.book.circuit()))
+        });
         let mut sends: JoinSet<()> = JoinSet::new();
         let mut waiting = Waiting {
             raw: VecDeque::new(),
@@ -211,6 +217,7 @@ impl ReaderTask {
                 sending: Arc::clone(&self.sending),
                 dead_letter: self.dead_letter.clone(),
                 phase: self.phase.clone(),
+                circuit: circuit.clone(),
                 place: Place {
                     in_window: Some(permit),
                     parking: Arc::clone(&parking),
@@ -369,7 +376,16 @@ struct Send {
     sending: Arc<Sending>,
     dead_letter: Option<Arc<DeadLetter>>,
     phase: watch::Receiver<Phase>,
+    /// None where a failure is final, and where the exporter has its own.
+    circuit: Option<Arc<Circuit>>,
     place: Place,
+}
+
+/// What came of waiting for a turn.
+enum Entered<'c> {
+    Pass(Pass<'c>),
+    TooLate,
+    Stopping,
 }
 
 /// Where a group's sending stands: in the window, or beside it once only a part of it waits.
@@ -422,13 +438,36 @@ impl Send {
         let retry = self.sending.retry.clone();
         let mut backoff = Backoff::new(&retry);
         let started = Instant::now();
+        let circuit = self.circuit.clone();
+        // After this nothing is tried again.
+        let end = retry
+            .max_elapsed_time
+            .filter(|most| !most.is_zero())
+            .map(|most| started + most);
         loop {
+            let pass = match &circuit {
+                None => None,
+                Some(circuit) => match self.enter(circuit, end).await {
+                    Entered::Pass(pass) => Some(pass),
+                    Entered::TooLate => {
+                        self.bury(&request, Reason::RetriesExhausted).await;
+                        lost.push((Reason::RetriesExhausted, u64::from(request.items)));
+                        return Some(lost);
+                    }
+                    Entered::Stopping => return None,
+                },
+            };
             let attempt = tokio::time::timeout(self.sending.timeout, self.exporter.export(request.clone()));
             let outcome = tokio::select! {
                 biased;
                 outcome = attempt => outcome.unwrap_or(Outcome::retry(Duration::ZERO, Reason::BackendUnavailable)),
                 () = reached(self.phase.clone(), Phase::Abandoned) => return None,
             };
+            match (pass, &outcome) {
+                (Some(pass), Outcome::Retry { after, .. }) => pass.failed(*after),
+                (Some(pass), Outcome::Delivered | Outcome::Rejected { .. }) => pass.succeeded(),
+                (None, _) => {}
+            }
             let (after, reason) = match outcome {
                 Outcome::Delivered => return Some(lost),
                 Outcome::Rejected {
@@ -466,20 +505,38 @@ impl Send {
                 return Some(lost);
             }
             let wait = backoff.wait(after);
-            if retry
-                .max_elapsed_time
-                .is_some_and(|most| !most.is_zero() && started.elapsed() + wait > most)
-            {
+            if end.is_some_and(|end| Instant::now() + wait > end) {
                 self.bury(&request, Reason::RetriesExhausted).await;
                 lost.push((Reason::RetriesExhausted, u64::from(request.items)));
                 return Some(lost);
             }
             self.source.book.retried();
+            // An open circuit says when it is somebody's turn.
+            if circuit.as_ref().is_some_and(|circuit| !circuit.is_closed()) {
+                continue;
+            }
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 // On the way out nothing is repeated: the journal has it for the next run.
                 () = reached(self.phase.clone(), Phase::Draining) => return None,
             }
+        }
+    }
+
+    /// Waits for its turn at the backend.
+    async fn enter<'c>(&self, circuit: &'c Circuit, end: Option<Instant>) -> Entered<'c> {
+        let is_over = async {
+            match end {
+                Some(end) => tokio::time::sleep_until(end).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            pass = circuit.enter() => Entered::Pass(pass),
+            () = is_over => Entered::TooLate,
+            // The backend is known to be away: the journal has it for the next run.
+            () = reached(self.phase.clone(), Phase::Draining) => Entered::Stopping,
         }
     }
 

@@ -158,11 +158,17 @@ impl<'a> Backoff<'a> {
 
     /// The next wait: ours, or longer if the backend asked for longer.
     pub fn wait(&mut self, asked: Duration) -> Duration {
-        let factor = self.retry.randomization_factor.clamp(0.0, 1.0);
-        let jittered = self.next.mul_f64(1.0 + factor * (fastrand::f64() * 2.0 - 1.0));
-        let multiplier = self.retry.multiplier.clamp(1.0, 100.0);
-        self.next = self.next.mul_f64(multiplier).min(self.retry.max_interval);
-        jittered.max(asked)
+        let (wait, next) = Backoff::step(self.retry, self.next, asked);
+        self.next = next;
+        wait
+    }
+
+    /// `next` with its jitter, or longer if the backend asked for longer; and what comes after it.
+    pub(crate) fn step(retry: &Retry, next: Duration, asked: Duration) -> (Duration, Duration) {
+        let factor = retry.randomization_factor.clamp(0.0, 1.0);
+        let jittered = next.mul_f64(1.0 + factor * (fastrand::f64() * 2.0 - 1.0));
+        let multiplier = retry.multiplier.clamp(1.0, 100.0);
+        (jittered.max(asked), next.mul_f64(multiplier).min(retry.max_interval))
     }
 }
 

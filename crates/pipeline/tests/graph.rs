@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use journal::{Journal, RealDisk, Settings};
 use model::{Batch, Encoding, Meta, Signal};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+use pipeline::circuit::CircuitState;
 use pipeline::component::Left;
 use pipeline::config::{Config, Source};
 use pipeline::graph::{Drained, ExporterPart, Parts, PipelinePart};
@@ -662,5 +664,66 @@ async fn a_backend_that_is_away_holds_up_its_own_share_only() {
     );
     let reader = &ledger.snapshot().readers[0];
     assert_eq!((reader.delivered, reader.pending), (1_000, 0));
+    ledger.balance().expect("balanced");
+}
+
+/// A backend that answers after a while, and counts who asks it at once.
+#[derive(Default)]
+struct Slow {
+    backend: Backend,
+    asking: AtomicUsize,
+    most: AtomicUsize,
+    asked: AtomicUsize,
+}
+
+impl Exporter for Slow {
+    fn takes(&self, signal: Signal) -> bool {
+        self.backend.takes(signal)
+    }
+
+    fn export(&self, batch: Batch) -> BoxFuture<'_, Outcome> {
+        Box::pin(async move {
+            let asking = self.asking.fetch_add(1, Ordering::SeqCst) + 1;
+            self.most.fetch_max(asking, Ordering::SeqCst);
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            let outcome = self.backend.export(batch).await;
+            self.asking.fetch_sub(1, Ordering::SeqCst);
+            outcome
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backend_that_is_away_is_asked_by_one_request_at_a_time() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let slow = Arc::new(Slow::default());
+    *slow.backend.down.lock().expect("no panic") = true;
+    let (graph, intake, ledger) = start(Setup {
+        journal: Some(open(directory.path())),
+        take: Take::default(),
+        exporters: vec![("slow", Sink::Exporter(slow.clone()), quick())],
+    });
+    push_all(&intake, (0..50).map(|n| spans(n * 10..n * 10 + 10))).await;
+    let state = || ledger.snapshot().readers[0].circuit;
+    // Whoever was on the way when it opened is back.
+    while state() == CircuitState::Closed || slow.asking.load(Ordering::SeqCst) > 1 {
+        tokio::task::yield_now().await;
+    }
+    slow.most.store(0, Ordering::SeqCst);
+    let asked = slow.asked.load(Ordering::SeqCst);
+    while slow.asked.load(Ordering::SeqCst) < asked + 10 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(slow.most.load(Ordering::SeqCst), 1);
+    assert_ne!(state(), CircuitState::Closed);
+    *slow.backend.down.lock().expect("no panic") = false;
+    slow.backend.has(500).await;
+    assert_eq!(state(), CircuitState::Closed);
+    graph.drain(GRACE).await;
+    let taken = slow.backend.taken.lock().expect("no panic");
+    assert!(taken.values().all(|times| *times == 1));
     ledger.balance().expect("balanced");
 }

@@ -148,6 +148,10 @@ const FAMILIES: &[Family] = &[
         "trackline_exporter_retries_total",
         "Requests that were tried once more.",
     ),
+    gauge(
+        "trackline_exporter_circuit_state",
+        "Whether requests go to the backend (0), or it was away and one goes to see (1) or is going to (2).",
+    ),
     counter(
         "trackline_processor_faults_total",
         "Items on which something failed and that went on all the same.",
@@ -495,9 +499,15 @@ impl Page<'_> {
             .iter()
             .map(|reader| of_reader(reader, reader.retries as f64))
             .collect();
+        let circuits: Vec<_> = ledger
+            .readers
+            .iter()
+            .map(|reader| of_reader(reader, f64::from(reader.circuit as u8)))
+            .collect();
         for (name, list) in [
             ("trackline_exporter_pending_items", &pending),
             ("trackline_exporter_retries_total", &retries),
+            ("trackline_exporter_circuit_state", &circuits),
         ] {
             let samples = list.iter().map(|(labels, value)| {
                 let labels = labels.iter().map(|(name, value)| (*name, value.as_str()));

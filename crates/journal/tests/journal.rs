@@ -262,10 +262,10 @@ fn measures_beyond_the_bounds_are_refused_before_anything_is_written() {
         assert_eq!(result, Err(AppendError::TooLarge { what }));
     };
     check("", 1, TooLarge::Stream(0));
-    check(&"s".repeat(65), 1, TooLarge::Stream(65));
+    check(&"s".repeat(161), 1, TooLarge::Stream(161));
     check("s", 200_000, TooLarge::Journal(200_056));
     assert_eq!(journal.stats().refused_records, 3);
-    assert_eq!(append(&journal, record(&"s".repeat(64), "")).unwrap(), 1);
+    assert_eq!(append(&journal, record(&"s".repeat(160), "")).unwrap(), 1);
 }
 
 #[test]
@@ -298,7 +298,7 @@ fn a_newer_version_and_a_foreign_segment_are_refused() {
         .map(|_| ())
         .unwrap_err();
     assert!(
-        matches!(refused, OpenError::NewerVersion { found: 9, known: 1, .. }),
+        matches!(refused, OpenError::NewerVersion { found: 9, known: 2, .. }),
         "{refused}"
     );
     std::fs::write(&segment, &good).unwrap();

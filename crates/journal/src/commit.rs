@@ -203,7 +203,10 @@ impl Engine {
 
     fn try_write_part(&mut self, group: &mut std::collections::VecDeque<Pending>) -> Result<(), Trouble> {
         let first = bundles(group).next().expect("the group is not empty").1;
-        self.check_free_space()?;
+        let is_relief = group.front().is_some_and(|pending| pending.is_relief);
+        if !is_relief {
+            self.check_free_space()?;
+        }
         if self
             .active
             .as_ref()
@@ -212,7 +215,7 @@ impl Engine {
             self.seal()?;
         }
         if self.active.is_none() {
-            self.create_segment(first)?;
+            self.create_segment(first, is_relief)?;
         }
         let active = self.active.as_mut().expect("made above");
         let mut end = active.offset;
@@ -288,6 +291,8 @@ impl Engine {
         let mut wakers = Vec::new();
         let (mut bytes, mut held) = (0, 0);
         let (mut offset, mut seq) = (active.offset, self.next_seq);
+        // What may exceed the bound says nothing about whether there is room again.
+        let is_relief = group.iter().take(count).all(|pending| pending.is_relief);
         let mut recovered = false;
         {
             let mut state = self.shared.state();
@@ -309,7 +314,7 @@ impl Engine {
                 }
             });
             state.publish(entries, active.reserved, &mut wakers);
-            recovered |= state.health != Health::Good;
+            recovered |= state.health != Health::Good && !is_relief;
         }
         active.offset = offset;
         let first_seq = std::mem::replace(&mut self.next_seq, seq);
@@ -331,7 +336,7 @@ impl Engine {
             return Ok(());
         }
         let free = self.shared.disk.free_bytes(&self.shared.settings.directory)?;
-        if free < self.shared.settings.min_free_bytes && !self.make_room_on_disk(0)? {
+        if free < self.shared.settings.min_free_bytes && !self.make_room_on_disk(0, false)? {
             return Err(Trouble::Full(FullReason::MinFree));
         }
         self.free_checked = Some(Instant::now());
@@ -400,10 +405,10 @@ impl Engine {
     }
 
     /// Starts a new segment with room for a frame of `frame` bytes at least.
-    pub(crate) fn create_segment(&mut self, frame: u64) -> Result<(), Trouble> {
+    pub(crate) fn create_segment(&mut self, frame: u64, is_relief: bool) -> Result<(), Trouble> {
         let capacity = self.shared.segment_bytes().max(SEGMENT_HEADER_BYTES as u64 + frame);
         let reserved = capacity.min((SEGMENT_HEADER_BYTES as u64 + frame).next_multiple_of(RESERVE_FIRST_BYTES));
-        if !self.make_room(capacity)? || !self.make_room_on_disk(reserved)? {
+        if !self.make_room(capacity, is_relief)? || !self.make_room_on_disk(reserved, is_relief)? {
             let full = self.disk_bytes() + capacity > self.shared.settings.max_bytes;
             return Err(Trouble::Full(if full {
                 FullReason::MaxBytes
@@ -462,22 +467,29 @@ impl Engine {
     }
 
     /// Makes `bytes` fit under the journal's own bound, at the cost of readers that allow it.
-    fn make_room(&mut self, bytes: u64) -> Result<bool, Trouble> {
+    fn make_room(&mut self, bytes: u64, is_relief: bool) -> Result<bool, Trouble> {
         self.remove_passed()?;
         while self.disk_bytes() + bytes > self.shared.settings.max_bytes {
             if !self.give_up_oldest()? {
                 // Whatever the bound, one segment must be possible, or nothing ever is.
-                return Ok(self.shared.state().segments.is_empty());
+                let beyond = RELIEF_SEGMENTS * self.shared.segment_bytes();
+                let relieves = is_relief && self.disk_bytes() + bytes <= self.shared.settings.max_bytes + beyond;
+                return Ok(relieves || self.shared.state().segments.is_empty());
             }
         }
         Ok(true)
     }
 
     /// Makes `bytes` fit on the file system beside what must stay free.
-    fn make_room_on_disk(&mut self, bytes: u64) -> Result<bool, Trouble> {
+    fn make_room_on_disk(&mut self, bytes: u64, is_relief: bool) -> Result<bool, Trouble> {
         loop {
             let free = self.shared.disk.free_bytes(&self.shared.settings.directory)?;
-            if free >= bytes.saturating_add(self.shared.settings.min_free_bytes) {
+            let kept_free = if is_relief {
+                0
+            } else {
+                self.shared.settings.min_free_bytes
+            };
+            if free >= bytes.saturating_add(kept_free) {
                 return Ok(true);
             }
             if !self.give_up_oldest()? {
@@ -569,7 +581,7 @@ impl Engine {
         }
         let renewed = self
             .seal()
-            .and_then(|()| self.create_segment(0))
+            .and_then(|()| self.create_segment(0, false))
             .and_then(|()| self.remove_passed());
         if renewed.is_err() {
             // The next append makes a segment, and meets the same trouble where it can be answered.

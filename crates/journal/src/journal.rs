@@ -143,11 +143,12 @@ impl Journal {
     /// that needs no disk to know runs `done` before this returns. What no reader is there for is not kept, so open the
     /// readers first.
     pub fn append(&self, record: Record, done: impl FnOnce(Result<Seq, AppendError>) + Send + 'static) {
-        self.inner.shared.append(vec![record], Box::new(done));
+        self.inner.shared.append(vec![record], false, Box::new(done));
     }
 
     /// Queues records that become durable together or not at all, whatever happens meanwhile; their numbers follow one another, and `done` is told them.
-    /// Otherwise as [`append`](Journal::append). At least one record.
+    /// They may exceed the journal's bound a little ([`RELIEF_SEGMENTS`](crate::RELIEF_SEGMENTS)). Otherwise as [`append`](Journal::append). At least one
+    /// record.
     pub fn append_together(
         &self,
         records: Vec<Record>,
@@ -159,7 +160,7 @@ impl Journal {
         );
         let before_last = records.len() as u64 - 1;
         let done = move |appended: Result<Seq, AppendError>| done(appended.map(|last| last - before_last..=last));
-        self.inner.shared.append(records, Box::new(done));
+        self.inner.shared.append(records, true, Box::new(done));
     }
 
     /// Opens a reader. The position of a new or moved one is durable when this returns, so that what is acknowledged to

@@ -162,7 +162,7 @@ pub(crate) fn open(
     shared
         .write_cursors(None)
         .map_err(|error| OpenError::io("write", directory.join(CURSOR_FILE), error))?;
-    match engine.create_segment(0) {
+    match engine.create_segment(0, false) {
         Ok(()) => {
             for number in empty {
                 // The new segment says how far numbers were used; these hold nothing else. One that stays is found again.

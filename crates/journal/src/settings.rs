@@ -40,6 +40,9 @@ pub const RETRY_AFTER_FULL: Duration = Duration::from_secs(5);
 pub const SEGMENT_LIMIT_MIN_BYTES: u64 = 16 << 10;
 /// The largest segment: what one can hold must stay below the jump in numbering after a crash.
 pub const SEGMENT_LIMIT_MAX_BYTES: u64 = 512 << 20;
+/// How far records that are appended together may exceed `max_bytes`, in segments: who appends so gives back by it what it has read, and must not wait
+/// for room that only it can make.
+pub const RELIEF_SEGMENTS: u64 = 2;
 /// How many segments the size bound is cut into at least, since space is given back by whole segments.
 pub const SEGMENTS_PER_BOUND: u64 = 8;
 

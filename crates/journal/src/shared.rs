@@ -29,18 +29,21 @@ pub(crate) struct Pending {
     pub body_crc: u32,
     /// The one behind it is written with it or not at all.
     pub more_follow: bool,
+    /// May go past the bound, see [`RELIEF_SEGMENTS`].
+    pub is_relief: bool,
     done: Option<Done>,
 }
 
 impl Pending {
     /// The last of what is appended together has the callback; the others have those behind them.
-    fn new(record: Record, done: Option<Done>) -> Pending {
+    fn new(record: Record, is_relief: bool, done: Option<Done>) -> Pending {
         // Summed up here, on its sender's thread, where the bytes are in the processor's cache.
         let body_crc = body_crc(&record.header, &record.payload);
         Pending {
             record,
             body_crc,
             more_follow: done.is_none(),
+            is_relief,
             done,
         }
     }
@@ -183,19 +186,22 @@ impl Shared {
     }
 
     /// One record, or several that are there together or not at all; `done` is told the number of the last.
-    pub(crate) fn append(&self, mut records: Vec<Record>, done: Done) {
+    pub(crate) fn append(&self, mut records: Vec<Record>, is_relief: bool, done: Done) {
         if let Err(what) = self.measure(&records) {
             return self.refuse(done, AppendError::TooLarge { what });
         }
         let bytes = records.iter().map(Record::held_bytes).sum();
         // Whether there is room is asked before the checksum is computed, and room taken after.
-        if let Err(error) = self.admit(&mut self.queue(), bytes) {
+        if let Err(error) = self.admit(&mut self.queue(), bytes, is_relief) {
             return self.refuse(done, error);
         }
-        let last = Pending::new(records.pop().expect("at least one"), Some(done));
-        let followed: Vec<Pending> = records.into_iter().map(|record| Pending::new(record, None)).collect();
+        let last = Pending::new(records.pop().expect("at least one"), is_relief, Some(done));
+        let followed: Vec<Pending> = records
+            .into_iter()
+            .map(|record| Pending::new(record, is_relief, None))
+            .collect();
         let mut queue = self.queue();
-        if let Err(error) = self.admit(&mut queue, bytes) {
+        if let Err(error) = self.admit(&mut queue, bytes, is_relief) {
             drop(queue);
             self.counters.refused_records.fetch_add(1, Relaxed);
             return last.resolve(Err(error));
@@ -210,7 +216,7 @@ impl Shared {
         }
     }
 
-    fn admit(&self, queue: &mut Queue, bytes: usize) -> Result<(), AppendError> {
+    fn admit(&self, queue: &mut Queue, bytes: usize, is_relief: bool) -> Result<(), AppendError> {
         if queue.closing {
             return Err(AppendError::Closed);
         }
@@ -219,6 +225,7 @@ impl Shared {
         }
         if let Some((reason, since)) = queue.refusing
             && since.elapsed() < REFUSAL_RECHECK
+            && !is_relief
         {
             return Err(AppendError::Full {
                 retry_after: RETRY_AFTER_FULL,

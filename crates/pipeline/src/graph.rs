@@ -24,6 +24,8 @@ use crate::processors::Take;
 use crate::reader::{Phase, ReaderTask, Source};
 use crate::recent::{RECENT_BYTES, Recent};
 use crate::sending::{self, Sending};
+use crate::stage::MakeStage;
+use crate::staging::{Memory, Outlet, Staging};
 
 /// How long closing an exporter may take after its requests are settled: a file is flushed, a connection told goodbye.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
@@ -36,19 +38,37 @@ pub struct ExporterPart {
     pub sending: Sending,
 }
 
+/// A processor that holds data, and the processors between it and the next journal.
+pub struct StagePart {
+    pub name: Arc<str>,
+    pub make: MakeStage,
+    pub then: Vec<Arc<dyn Processor>>,
+}
+
+/// What ends pipelines and begins others.
+pub struct ConnectorPart {
+    pub name: Arc<str>,
+    pub make: MakeStage,
+}
+
 /// One pipeline, its components found.
 pub struct PipelinePart {
     pub name: Arc<str>,
     pub signal: Signal,
+    /// Receivers, and connectors that give to it.
     pub receivers: Vec<Arc<str>>,
     pub in_request: Vec<Arc<dyn Processor>>,
+    pub stages: Vec<StagePart>,
     pub take: Take,
     pub exporters: Vec<ExporterPart>,
+    /// Connectors that it ends in.
+    pub connectors: Vec<Arc<str>>,
 }
 
 /// What a graph is built from.
 pub struct Parts {
     pub pipelines: Vec<PipelinePart>,
+    pub connectors: Vec<ConnectorPart>,
     /// Without one, exporters acknowledge.
     pub journal: Option<Journal>,
     pub budget: Budget,
@@ -68,6 +88,10 @@ pub enum GraphError {
     },
     #[error("cannot start a thread for exporter `{exporter}`: {source}")]
     Thread { exporter: Arc<str>, source: std::io::Error },
+    #[error("`{name}` holds data, which would be lost with the process: it needs the journal")]
+    NeedsJournal { name: Arc<str> },
+    #[error("cannot read what `{name}` remembers in the journal: {source}")]
+    Stage { name: Arc<str>, source: ReaderError },
     #[error("cannot use the dead-letter directory of exporter `{exporter}`: {source}")]
     DeadLetter { exporter: Arc<str>, source: std::io::Error },
 }
@@ -86,6 +110,8 @@ pub struct Graph {
     intakes: HashMap<Arc<str>, Intake>,
     closed: Arc<AtomicBool>,
     phase: watch::Sender<Phase>,
+    /// In the order of the flow; each is told by itself, because what follows has to take what it gives out last.
+    stages: Vec<(watch::Sender<Phase>, JoinHandle<()>)>,
     readers: Vec<JoinHandle<()>>,
     keepings: Vec<Arc<Keeping>>,
     exporters: Vec<Arc<dyn Exporter>>,
@@ -97,7 +123,8 @@ impl Graph {
     /// Starts everything behind the doors. Receivers are started by the caller, with their [`Graph::intake`].
     pub fn start(parts: Parts) -> Result<Graph, GraphError> {
         let Parts {
-            pipelines,
+            mut pipelines,
+            connectors,
             journal,
             budget,
             ledger,
@@ -116,28 +143,39 @@ impl Graph {
             waiting: HashMap::new(),
             recent: Arc::new(Recent::new(budget.child("recent batches", RECENT_BYTES))),
             readers_memory: budget.child("readers", u64::MAX),
+            budget: budget.clone(),
+            stagings: Vec::new(),
+            joints: connectors.into_iter().map(Joint::new).collect(),
         };
         let doors = budget.child("doors", u64::MAX);
         let mut routes: HashMap<Arc<str>, Routes> = HashMap::new();
+        in_order_of_flow(&mut pipelines);
         for pipeline in &pipelines {
-            for processor in &pipeline.in_request {
-                processor.start(&budget);
-                if let Some(book) = processor.book() {
-                    builder.ledger.add_step(book);
+            let end = builder.end_of(pipeline)?;
+            builder.start_processors(&pipeline.in_request);
+            if let End::Journal(appender) = &end {
+                let given = |joint: &&mut Joint| pipeline.receivers.contains(&joint.name);
+                for joint in builder.joints.iter_mut().filter(given) {
+                    joint.outlets.push(Outlet {
+                        signal: pipeline.signal,
+                        processors: pipeline.in_request.clone(),
+                        appender: appender.clone(),
+                    });
                 }
             }
-            let end = builder.end_of(pipeline)?;
             let line: Arc<dyn Entry> = Arc::new(Line {
                 processors: pipeline.in_request.clone(),
                 end,
             });
-            for receiver in &pipeline.receivers {
+            let is_connector = |name: &&Arc<str>| builder.joints.iter().any(|joint| joint.name == **name);
+            for receiver in pipeline.receivers.iter().filter(|name| !is_connector(name)) {
                 routes
                     .entry(Arc::clone(receiver))
                     .or_default()
                     .push((pipeline.signal, Arc::clone(&line)));
             }
         }
+        let stages = builder.start_stages()?;
         builder.start_keepings()?;
         let closed = Arc::new(AtomicBool::new(false));
         let ledger = builder.ledger;
@@ -152,6 +190,7 @@ impl Graph {
             intakes,
             closed,
             phase: builder.phase,
+            stages,
             readers: builder.readers,
             keepings: builder.keepings,
             exporters: builder.exporters,
@@ -177,9 +216,16 @@ impl Graph {
     /// they hold, and closes exporters and journal. After `grace` it stops where it is: nothing is lost, the journal has it.
     pub async fn drain(mut self, grace: Duration) -> Drained {
         self.closed.store(true, Ordering::Release);
-        self.phase.send_replace(Phase::Draining);
-        let readers = std::mem::take(&mut self.readers);
+        let (readers, stages) = (std::mem::take(&mut self.readers), std::mem::take(&mut self.stages));
+        let (stage_phases, stages): (Vec<_>, Vec<_>) = stages.into_iter().unzip();
         let all = async {
+            for (phase, stage) in stage_phases.iter().zip(stages) {
+                raise(phase, Phase::Draining);
+                if let Err(error) = stage.await {
+                    tracing::error!("a stage broke: {error}");
+                }
+            }
+            raise(&self.phase, Phase::Draining);
             for reader in readers {
                 if let Err(error) = reader.await {
                     tracing::error!("a reader broke: {error}");
@@ -190,7 +236,10 @@ impl Graph {
         let drained = match tokio::time::timeout(grace, &mut all).await {
             Ok(()) => Drained::Settled,
             Err(_) => {
-                self.phase.send_replace(Phase::Abandoned);
+                raise(&self.phase, Phase::Abandoned);
+                for phase in &stage_phases {
+                    raise(phase, Phase::Abandoned);
+                }
                 all.await;
                 Drained::Abandoned
             }
@@ -224,6 +273,15 @@ impl Graph {
     }
 }
 
+/// Never back: who is told last may have been told more already.
+fn raise(sender: &watch::Sender<Phase>, to: Phase) {
+    sender.send_if_modified(|phase| {
+        let raises = *phase < to;
+        *phase = to.max(*phase);
+        raises
+    });
+}
+
 /// What `start` collects.
 struct Builder {
     phase: watch::Sender<Phase>,
@@ -241,10 +299,112 @@ struct Builder {
     recent: Arc<Recent>,
     /// What readers inflated and hold until it is sent or kept. It frees the journal, so it is counted and not refused; each reader bounds its own.
     readers_memory: Budget,
+    budget: Budget,
+    /// Found so far, in the order of the flow.
+    stagings: Vec<Staging>,
+    joints: Vec<Joint>,
+}
+
+/// A connector between the pipelines on both sides of it.
+struct Joint {
+    name: Arc<str>,
+    make: MakeStage,
+    sources: Vec<Source>,
+    outlets: Vec<Outlet>,
+}
+
+impl Joint {
+    fn new(part: ConnectorPart) -> Joint {
+        Joint {
+            name: part.name,
+            make: part.make,
+            sources: Vec::new(),
+            outlets: Vec::new(),
+        }
+    }
 }
 
 impl Builder {
+    fn start_processors(&self, processors: &[Arc<dyn Processor>]) {
+        for processor in processors {
+            processor.start(&self.budget);
+            if let Some(book) = processor.book() {
+                self.ledger.add_step(book);
+            }
+        }
+    }
+
+    /// Where a pipeline's batches go from its door: into the journal before the first stage, or before the exporters.
     fn end_of(&mut self, pipeline: &PipelinePart) -> Result<End, GraphError> {
+        if let Some(holds) = pipeline
+            .stages
+            .iter()
+            .map(|stage| &stage.name)
+            .chain(&pipeline.connectors)
+            .next()
+            && self.journal.is_none()
+        {
+            return Err(GraphError::NeedsJournal {
+                name: Arc::clone(holds),
+            });
+        }
+        let mut next = self.end_of_leg(
+            pipeline,
+            &stream_name(pipeline.name.as_ref(), pipeline.stages.iter().map(|stage| &*stage.name)),
+        )?;
+        for (at, stage) in pipeline.stages.iter().enumerate().rev() {
+            let End::Journal(appender) = next else {
+                unreachable!("a stage has the journal behind it");
+            };
+            self.start_processors(&stage.then);
+            let stream = stream_name(
+                pipeline.name.as_ref(),
+                pipeline.stages[..at].iter().map(|stage| &*stage.name),
+            );
+            let book = self.ledger.reader(&pipeline.name, &stage.name, pipeline.signal);
+            let journal = self.journal.clone().expect("looked at above");
+            let source = self.source(
+                &journal,
+                &stream,
+                pipeline,
+                &stage.name,
+                Arc::clone(&book),
+                OnFull::Refuse,
+                Start::Stored,
+                false,
+            )?;
+            let name: Arc<str> = reader_name(&stream, &stage.name).into();
+            self.stagings.push(Staging {
+                memory: memory_of(&journal, &name)?,
+                name,
+                make: Arc::clone(&stage.make),
+                journal: journal.clone(),
+                sources: vec![source],
+                outlets: vec![Outlet {
+                    signal: pipeline.signal,
+                    processors: stage.then.clone(),
+                    appender,
+                }],
+                doors: Vec::new(),
+                budget: self.budget.clone(),
+                ledger: self.ledger.clone(),
+                inflated: self.readers_memory.clone(),
+            });
+            next = End::Journal(Appender {
+                journal,
+                stream,
+                books: [book].into(),
+                recent: Arc::clone(&self.recent),
+            });
+        }
+        // Found from the last to the first.
+        let first = self.stagings.len() - pipeline.stages.len();
+        self.stagings[first..].reverse();
+        Ok(next)
+    }
+
+    /// What reads the last stream of a pipeline: its exporters and connectors.
+    fn end_of_leg(&mut self, pipeline: &PipelinePart, stream: &Arc<str>) -> Result<End, GraphError> {
         let mut books = Vec::new();
         let mut direct: Vec<Arc<dyn Entry>> = Vec::new();
         for part in &pipeline.exporters {
@@ -260,14 +420,32 @@ impl Builder {
                 Sink::Exporter(_) | Sink::Keeper(_) => {}
             }
             match self.journal.clone() {
-                Some(journal) => self.behind(&journal, pipeline, part, book)?,
+                Some(journal) => self.behind(&journal, stream, pipeline, part, book)?,
                 None => direct.push(self.at_once(pipeline, part, book)?),
+            }
+        }
+        for name in &pipeline.connectors {
+            let book = self.ledger.reader(&pipeline.name, name, pipeline.signal);
+            books.push(Arc::clone(&book));
+            let journal = self.journal.clone().expect("a pipeline with connectors has one");
+            let source = self.source(
+                &journal,
+                stream,
+                pipeline,
+                name,
+                book,
+                OnFull::Refuse,
+                Start::Stored,
+                is_only_reader(pipeline),
+            )?;
+            if let Some(joint) = self.joints.iter_mut().find(|joint| joint.name == *name) {
+                joint.sources.push(source);
             }
         }
         Ok(match &self.journal {
             Some(journal) => End::Journal(Appender {
                 journal: journal.clone(),
-                stream: Arc::clone(&pipeline.name),
+                stream: Arc::clone(stream),
                 books: books.into(),
                 recent: Arc::clone(&self.recent),
             }),
@@ -279,11 +457,12 @@ impl Builder {
     fn behind(
         &mut self,
         journal: &Journal,
+        stream: &Arc<str>,
         pipeline: &PipelinePart,
         part: &ExporterPart,
         book: Arc<ReaderBook>,
     ) -> Result<(), GraphError> {
-        let name = reader_name(&pipeline.name, &part.name);
+        let name = reader_name(stream, &part.name);
         let start = match &part.sink {
             Sink::Exporter(_) => Start::Stored,
             Sink::Keeper(keeper) => {
@@ -295,24 +474,16 @@ impl Builder {
             sending::OnFull::SkipOldest => OnFull::SkipOldest,
             sending::OnFull::Refuse => OnFull::Refuse,
         };
-        let options = ReaderOptions {
-            stream: Arc::clone(&pipeline.name),
+        let source = self.source(
+            journal,
+            stream,
+            pipeline,
+            &part.name,
+            book,
             on_full,
             start,
-        };
-        let reader = journal.reader(&name, options).map_err(|source| GraphError::Reader {
-            pipeline: Arc::clone(&pipeline.name),
-            exporter: Arc::clone(&part.name),
-            source,
-        })?;
-        let source = Source {
-            journal: journal.clone(),
-            reader,
-            book,
-            recent: Arc::clone(&self.recent),
-            only_reader: pipeline.exporters.len() == 1,
-            carried_below: self.carried_below,
-        };
+            is_only_reader(pipeline),
+        )?;
         match &part.sink {
             Sink::Exporter(exporter) => {
                 let dead_letter = match &part.sending.dead_letter {
@@ -345,6 +516,102 @@ impl Builder {
             }
         }
         Ok(())
+    }
+
+    /// A cursor over a stream.
+    #[expect(clippy::too_many_arguments, reason = "each says one thing about the cursor")]
+    fn source(
+        &self,
+        journal: &Journal,
+        stream: &Arc<str>,
+        pipeline: &PipelinePart,
+        sink: &Arc<str>,
+        book: Arc<ReaderBook>,
+        on_full: OnFull,
+        start: Start,
+        only_reader: bool,
+    ) -> Result<Source, GraphError> {
+        let options = ReaderOptions {
+            stream: Arc::clone(stream),
+            on_full,
+            start,
+        };
+        let reader = journal
+            .reader(&reader_name(stream, sink), options)
+            .map_err(|source| GraphError::Reader {
+                pipeline: Arc::clone(&pipeline.name),
+                exporter: Arc::clone(sink),
+                source,
+            })?;
+        Ok(Source {
+            journal: journal.clone(),
+            reader,
+            book,
+            recent: Arc::clone(&self.recent),
+            only_reader,
+            carried_below: self.carried_below,
+        })
+    }
+
+    /// Gives stages and connectors their memory back and lets them run, in the order of the flow.
+    fn start_stages(&mut self) -> Result<Vec<(watch::Sender<Phase>, JoinHandle<()>)>, GraphError> {
+        let mut stagings = std::mem::take(&mut self.stagings);
+        for joint in std::mem::take(&mut self.joints) {
+            let Some(journal) = self.journal.clone().filter(|_| !joint.sources.is_empty()) else {
+                continue;
+            };
+            let mut signals: Vec<Signal> = joint.outlets.iter().map(|outlet| outlet.signal).collect();
+            signals.sort_unstable();
+            signals.dedup();
+            let doors = signals
+                .into_iter()
+                .map(|signal| (signal, self.ledger.door(&joint.name, signal)));
+            // Behind the stages of the pipelines that end in it, before those of the pipelines that it begins.
+            let begins = |staging: &Staging| {
+                let reads = |outlet: &Outlet| {
+                    staging
+                        .sources
+                        .iter()
+                        .any(|source| source.reader.stream() == &*outlet.appender.stream)
+                };
+                joint.outlets.iter().any(reads)
+            };
+            let at = stagings.iter().position(begins).unwrap_or(stagings.len());
+            stagings.insert(
+                at,
+                Staging {
+                    memory: memory_of(&journal, &joint.name)?,
+                    name: Arc::clone(&joint.name),
+                    make: joint.make,
+                    journal,
+                    sources: joint.sources,
+                    doors: doors.collect(),
+                    outlets: joint.outlets,
+                    budget: self.budget.clone(),
+                    ledger: self.ledger.clone(),
+                    inflated: self.readers_memory.clone(),
+                },
+            );
+        }
+        let mut running = Vec::new();
+        for staging in stagings {
+            let name = Arc::clone(&staging.name);
+            let runtime = self.runtime.clone();
+            let (phase, seen) = watch::channel(Phase::Running);
+            let (done, ended) = tokio::sync::oneshot::channel::<()>();
+            std::thread::Builder::new()
+                .name(format!("stage {name}"))
+                .spawn(move || {
+                    staging.run(&runtime, &seen);
+                    drop(done);
+                })
+                .map_err(|source| GraphError::Thread {
+                    exporter: Arc::clone(&name),
+                    source,
+                })?;
+            running.push((phase, self.runtime.spawn(async move { drop(ended.await) })));
+        }
+        Ok(running)
     }
 
     /// An exporter that acknowledges itself.
@@ -420,7 +687,38 @@ impl Builder {
     }
 }
 
-/// The name of a cursor in the journal. Neither part has a colon, so no two cursors share a name.
-pub fn reader_name(pipeline: &str, exporter: &str) -> String {
-    format!("{pipeline}:{exporter}")
+/// The name of a cursor in the journal: the stream, and who reads it. No component's name has a colon, so no two cursors share a name.
+pub fn reader_name(stream: &str, reader: &str) -> String {
+    format!("{stream}:{reader}")
+}
+
+/// The stream of the journal that a pipeline's batches lie in, behind these of its stages.
+pub fn stream_name<'a>(pipeline: &str, stages: impl Iterator<Item = &'a str>) -> Arc<str> {
+    stages
+        .fold(pipeline.to_owned(), |stream, stage| reader_name(&stream, stage))
+        .into()
+}
+
+fn memory_of(journal: &Journal, stage: &Arc<str>) -> Result<Memory, GraphError> {
+    Memory::open(journal, stage).map_err(|source| GraphError::Stage {
+        name: Arc::clone(stage),
+        source,
+    })
+}
+
+fn is_only_reader(pipeline: &PipelinePart) -> bool {
+    pipeline.exporters.len() + pipeline.connectors.len() == 1
+}
+
+/// A pipeline that another one feeds through a connector comes behind it. There is no circle: the planner refuses it.
+fn in_order_of_flow(pipelines: &mut Vec<PipelinePart>) {
+    let mut rest = std::mem::take(pipelines);
+    while !rest.is_empty() {
+        let fed = |pipeline: &PipelinePart| {
+            let feeds = |other: &PipelinePart| other.connectors.iter().any(|it| pipeline.receivers.contains(it));
+            rest.iter().any(feeds)
+        };
+        let next = rest.iter().position(|pipeline| !fed(pipeline)).unwrap_or(0);
+        pipelines.push(rest.remove(next));
+    }
 }

@@ -31,6 +31,7 @@ mod recent;
 pub mod record;
 pub mod sending;
 pub mod stage;
+mod staging;
 #[cfg(test)]
 mod testing;
 

@@ -31,39 +31,50 @@ pub(crate) enum End {
     Direct(Vec<Arc<dyn Entry>>),
 }
 
-/// Puts batches into a pipeline's stream of the journal.
+/// Puts batches into a stream of the journal.
+#[derive(Clone)]
 pub(crate) struct Appender {
     pub journal: Journal,
     pub stream: Arc<str>,
-    /// One per exporter of the pipeline.
+    /// One per reader of the stream.
     pub books: Arc<[Arc<ReaderBook>]>,
     pub recent: Arc<Recent>,
 }
 
-impl Entry for Line {
-    fn enter(&self, mut batch: Batch, ack: Ack) {
-        for processor in &self.processors {
-            let (signal, items) = (batch.signal, batch.items);
-            let book = processor.book();
-            if let Some(book) = book {
-                book.incoming(signal, items);
-            }
-            match processor.process(batch) {
-                Ok(processed) => batch = processed,
-                Err(outcome) => {
-                    if let Some(book) = book {
-                        book.turned_away(signal, items, &outcome);
-                    }
-                    return ack.resolve(outcome);
+/// Runs a batch through processors and counts what goes in and comes out. `Ok(None)` if nothing is left of it, as configured.
+pub(crate) fn process(processors: &[Arc<dyn Processor>], mut batch: Batch) -> Result<Option<Batch>, Outcome> {
+    for processor in processors {
+        let (signal, items) = (batch.signal, batch.items);
+        let book = processor.book();
+        if let Some(book) = book {
+            book.incoming(signal, items);
+        }
+        match processor.process(batch) {
+            Ok(processed) => batch = processed,
+            Err(outcome) => {
+                if let Some(book) = book {
+                    book.turned_away(signal, items, &outcome);
                 }
-            }
-            if let Some(book) = book {
-                book.outgoing(signal, batch.items);
-            }
-            if batch.items == 0 && items > 0 {
-                return ack.resolve(Outcome::Delivered);
+                return Err(outcome);
             }
         }
+        if let Some(book) = book {
+            book.outgoing(signal, batch.items);
+        }
+        if batch.items == 0 && items > 0 {
+            return Ok(None);
+        }
+    }
+    Ok(Some(batch))
+}
+
+impl Entry for Line {
+    fn enter(&self, batch: Batch, ack: Ack) {
+        let batch = match process(&self.processors, batch) {
+            Ok(Some(batch)) => batch,
+            Ok(None) => return ack.resolve(Outcome::Delivered),
+            Err(outcome) => return ack.resolve(outcome),
+        };
         match &self.end {
             End::Journal(appender) => appender.append(batch, ack),
             End::Direct(exporters) => match NonZeroUsize::new(exporters.len()) {
@@ -82,20 +93,24 @@ impl Entry for Line {
 }
 
 impl Appender {
+    /// A batch has become durable in the stream. Called in the order of the numbers, on the journal's commit thread.
+    pub fn appended(&self, seq: journal::Seq, batch: Batch) {
+        for book in self.books.iter() {
+            book.accepted(u64::from(batch.items));
+        }
+        self.recent.put(seq, &self.stream, batch);
+    }
+
     fn append(&self, batch: Batch, ack: Ack) {
         let record = match record::from_batch(&self.stream, &batch) {
             Ok(record) => record,
             Err(error) => return ack.resolve(Outcome::rejected(Reason::TooLarge, error.to_string(), batch.items)),
         };
-        let books = Arc::clone(&self.books);
-        let (recent, stream) = (Arc::clone(&self.recent), Arc::clone(&self.stream));
+        let appender = self.clone();
         self.journal.append(record, move |appended| {
             let outcome = match appended {
                 Ok(seq) => {
-                    for book in books.iter() {
-                        book.accepted(u64::from(batch.items));
-                    }
-                    recent.put(seq, &stream, batch);
+                    appender.appended(seq, batch);
                     Outcome::Delivered
                 }
                 Err(AppendError::Full { retry_after, .. }) => Outcome::retry(retry_after, Reason::JournalFull),

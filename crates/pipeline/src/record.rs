@@ -90,6 +90,13 @@ pub fn inflated_bytes(record: &Record) -> u64 {
     announced.map_or(0, |bytes| u64::from(u32::from_le_bytes(bytes)))
 }
 
+/// When a record's batch arrived at its door, in ns since 1970; 0 if that cannot be read.
+pub fn received_at_unix_nano(record: &Record) -> u64 {
+    const AT: std::ops::Range<usize> = 12..20;
+    let bytes = record.header.get(AT).and_then(|bytes| bytes.try_into().ok());
+    bytes.map_or(0, u64::from_le_bytes)
+}
+
 /// How many items a record holds, without inflating it. `None` if it is no batch that this version can read.
 pub fn items(record: &Record) -> Option<u32> {
     parse_header(record.header.clone()).ok().map(|header| header.items)

@@ -52,7 +52,7 @@ pub trait Stage: Send + 'static {
     /// Takes a batch, in the order of arrival, and puts what is to go on into `out`: any number of batches, each of a signal that it gives.
     fn take(&mut self, batch: Batch, out: &mut Vec<Batch>);
 
-    /// Called about once a second while nothing waits to be taken, with the wall clock in ns since 1970.
+    /// Called about once a second, with the wall clock in ns since 1970.
     fn tick(&mut self, now_unix_nano: u64, out: &mut Vec<Batch>) {
         let _ = (now_unix_nano, out);
     }
@@ -62,8 +62,9 @@ pub trait Stage: Send + 'static {
         let _ = (now_unix_nano, out);
     }
 
-    /// What it remembers, for the commit of what it gave out and took since the last call. At most [`MAX_STATE_BYTES`].
-    fn state(&mut self) -> State;
+    /// What it remembers, for the commit of what it gave out and took since the last call. At most [`MAX_STATE_BYTES`]. If `whole` is set, all of it: the
+    /// records that older states lie in are to go.
+    fn state(&mut self, whole: bool) -> State;
 
     /// For one that drops items: where it enters that, with its reason. What goes in and comes out is entered by who calls it.
     fn book(&self) -> Option<&Arc<StepBook>> {

@@ -5,13 +5,15 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::Signal;
+use pipeline::MakeStage;
 use pipeline::config::{Config, Problems, Section, Source};
-use pipeline::plan::{Kind, Removed, Tables, plan};
+use pipeline::plan::{Connector, Kind, Removed, Tables, plan};
 use pipeline::processors::{
-    attributes, batch, filter, memory_limiter, probabilistic_sampler, redaction, resource, transform,
+    Step, attributes, batch, filter, memory_limiter, probabilistic_sampler, redaction, resource, transform,
 };
 use pipeline::sending::{Queue, Retry};
 use serde::Deserialize;
@@ -73,6 +75,10 @@ fn nothing(section: &Section<'_>) -> Result<(), Problems> {
     section.parse::<Nothing>().map(drop)
 }
 
+fn never_made() -> MakeStage {
+    Arc::new(|| panic!("a plan starts nothing"))
+}
+
 const TABLES: Tables<'_, (), (), ()> = Tables {
     removed: &[Removed {
         what: "exporter",
@@ -129,6 +135,12 @@ const TABLES: Tables<'_, (), (), ()> = Tables {
             parse: attributes::parse,
         },
         Kind {
+            name: "tail_sampling",
+            also: &[],
+            signals: &[Signal::Traces],
+            parse: |section| nothing(section).map(|()| Step::Stage(never_made())),
+        },
+        Kind {
             name: "batch",
             also: &[],
             signals: &[],
@@ -153,6 +165,20 @@ const TABLES: Tables<'_, (), (), ()> = Tables {
             also: &[],
             signals: &[],
             parse: nothing,
+        },
+    ],
+    connectors: &[
+        Connector {
+            name: "spanmetrics",
+            also: &["span_metrics"],
+            pairs: &[(Signal::Traces, Signal::Metrics)],
+            parse: |section| nothing(section).map(|()| never_made()),
+        },
+        Connector {
+            name: "forward",
+            also: &[],
+            pairs: &[(Signal::Traces, Signal::Traces), (Signal::Metrics, Signal::Metrics)],
+            parse: |section| nothing(section).map(|()| never_made()),
         },
     ],
     extensions: &[Kind {

@@ -15,8 +15,8 @@ use journal::{Journal, RealDisk};
 use model::Signal;
 use net::{Doors, Listeners};
 use pipeline::config::{Config, Fsync, Journal as JournalChoice, JournalSettings, Problems};
-use pipeline::graph::{self, Drained, ExporterPart, Graph, Parts, PipelinePart};
-use pipeline::plan::{self, Kind, Plan, Planned, PlannedPipeline, Removed, Tables};
+use pipeline::graph::{self, ConnectorPart, Drained, ExporterPart, Graph, Parts, PipelinePart, StagePart};
+use pipeline::plan::{self, Connector, Kind, Plan, Planned, PlannedPipeline, PlannedStage, Removed, Tables};
 use pipeline::processors::{self, Step};
 use pipeline::sending::Sending;
 use pipeline::{Budget, Lease, Ledger, Sink, Usage, Watched};
@@ -267,6 +267,9 @@ const EXPORTERS: &[Kind<ExporterSettings>] = &[
     },
 ];
 
+/// What ends some pipelines and begins others.
+const CONNECTORS: &[Connector] = &[];
+
 const EXTENSIONS: &[Kind<ExtensionSettings>] = &[
     Kind {
         name: "query",
@@ -347,6 +350,7 @@ pub fn plan(config: &Config) -> Result<ServerPlan, Problems> {
         receivers: RECEIVERS,
         processors: PROCESSORS,
         exporters: EXPORTERS,
+        connectors: CONNECTORS,
         extensions: EXTENSIONS,
     };
     plan::plan(config, &tables)
@@ -354,11 +358,12 @@ pub fn plan(config: &Config) -> Result<ServerPlan, Problems> {
 
 /// A component that a configuration may name.
 pub struct Listed {
-    /// `receiver`, `processor`, `exporter` or `extension`.
+    /// `receiver`, `processor`, `exporter`, `connector` or `extension`.
     pub what: &'static str,
     pub name: &'static str,
     pub also: &'static [&'static str],
-    pub signals: &'static [Signal],
+    /// What it takes; for a connector, that and what it gives.
+    pub signals: Vec<Signal>,
 }
 
 /// Everything in the tables.
@@ -368,12 +373,24 @@ pub fn listed() -> Vec<Listed> {
             what,
             name: kind.name,
             also: kind.also,
-            signals: kind.signals,
+            signals: kind.signals.to_vec(),
         })
     }
+    let connectors = CONNECTORS.iter().map(|kind| {
+        let mut signals: Vec<Signal> = kind.pairs.iter().flat_map(|(from, to)| [*from, *to]).collect();
+        signals.sort_unstable();
+        signals.dedup();
+        Listed {
+            what: "connector",
+            name: kind.name,
+            also: kind.also,
+            signals,
+        }
+    });
     of("receiver", RECEIVERS)
         .chain(of("processor", PROCESSORS))
         .chain(of("exporter", EXPORTERS))
+        .chain(connectors)
         .chain(of("extension", EXTENSIONS))
         .collect()
 }
@@ -492,6 +509,8 @@ impl Running {
             .pipelines
             .into_iter()
             .map(|pipeline| PipelinePart {
+                stages: pipeline.stages.into_iter().map(stage_part).collect(),
+                connectors: pipeline.connectors,
                 exporters: exporters
                     .iter()
                     .filter(|part| pipeline.exporters.contains(&part.name))
@@ -509,8 +528,13 @@ impl Running {
             })
             .collect();
         let runtime = tokio::runtime::Handle::current();
+        let connectors = plan
+            .connectors
+            .into_iter()
+            .map(|Planned { name, settings }| ConnectorPart { name, make: settings });
         let parts = Parts {
             pipelines,
+            connectors: connectors.collect(),
             journal,
             budget,
             ledger: ledger.clone(),
@@ -796,6 +820,14 @@ fn open_exporters(
         .collect()
 }
 
+fn stage_part(stage: PlannedStage) -> StagePart {
+    StagePart {
+        name: stage.name,
+        make: stage.make,
+        then: stage.then.into_iter().map(|(_, processor)| processor).collect(),
+    }
+}
+
 fn mount_receiver(name: &str, settings: ReceiverSettings, graph: &Graph, doors: &mut Doors) -> Result<Mounted> {
     let intake = graph
         .intake(name)
@@ -817,7 +849,8 @@ fn readers_for_answers(plan: &ServerPlan) -> Vec<String> {
     };
     let of = |pipeline: &PlannedPipeline| -> Vec<String> {
         let stores = pipeline.exporters.iter().filter(|name| keeps(name));
-        stores.map(|name| graph::reader_name(&pipeline.name, name)).collect()
+        let stream = graph::stream_name(&pipeline.name, pipeline.stages.iter().map(|stage| &*stage.name));
+        stores.map(|name| graph::reader_name(&stream, name)).collect()
     };
     plan.pipelines.iter().flat_map(of).collect()
 }

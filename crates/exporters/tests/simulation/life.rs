@@ -203,6 +203,7 @@ impl Life {
                 pipeline(Signal::Traces, keeper.clone(), wire.clone(), plan),
                 pipeline(Signal::Logs, keeper, wire, plan),
             ],
+            connectors: Vec::new(),
             journal: Some(journal.clone()),
             budget: Budget::root("process", 1 << 30),
             ledger: ledger.clone(),
@@ -301,6 +302,8 @@ fn pipeline(signal: Signal, store: Arc<Forgetful>, backend: Arc<Wire>, plan: &Pl
         signal,
         receivers: vec!["otlp".into()],
         in_request: Vec::new(),
+        stages: Vec::new(),
+        connectors: Vec::new(),
         take: Take {
             items: 7,
             max_items: Some(9),

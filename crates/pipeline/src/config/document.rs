@@ -194,6 +194,7 @@ pub struct Config {
     pub receivers: Vec<Component>,
     pub processors: Vec<Component>,
     pub exporters: Vec<Component>,
+    pub connectors: Vec<Component>,
     pub extensions: Vec<Component>,
     pub pipelines: Vec<Pipeline>,
     pub started_extensions: Vec<Reference>,
@@ -242,6 +243,7 @@ impl Config {
             receivers: Vec::new(),
             processors: Vec::new(),
             exporters: Vec::new(),
+            connectors: Vec::new(),
             extensions: Vec::new(),
             pipelines: Vec::new(),
             started_extensions: Vec::new(),
@@ -306,15 +308,7 @@ impl Config {
                 "processors" => self.processors = components(entry, problems),
                 "exporters" => self.exporters = components(entry, problems),
                 "extensions" => self.extensions = components(entry, problems),
-                "connectors" => {
-                    for connector in components(entry, problems) {
-                        let message = format!(
-                            "the connector `{}` is not supported; there are no connectors yet",
-                            connector.id
-                        );
-                        problems.push(Problem::new(connector.span, message));
-                    }
-                }
+                "connectors" => self.connectors = components(entry, problems),
                 "service" => service = Some(entry),
                 // Extension fields, as in Compose files: a place for anchors.
                 other if other.starts_with("x-") => {}

@@ -1,6 +1,8 @@
 //! The graph as a whole, on a real journal in a temporary directory: what was acknowledged is delivered, across retries, rejections, restarts and drains,
 //! and the books balance.
 
+mod stages;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -261,11 +263,14 @@ fn start_with(setup: Setup, in_request: Vec<Arc<dyn Processor>>) -> (Graph, Inta
         signal: Signal::Traces,
         receivers: vec!["otlp".into()],
         in_request,
+        stages: Vec::new(),
         take: setup.take,
         exporters,
+        connectors: Vec::new(),
     };
     let graph = Graph::start(Parts {
         pipelines: vec![pipeline],
+        connectors: Vec::new(),
         journal: setup.journal,
         budget: Budget::root("process", 1 << 30),
         ledger: ledger.clone(),

@@ -64,7 +64,7 @@ fn measure(what: &str, parse: Parse, settings: &str, batch: &Batch) {
     }
     let nanos = (cpu_nanos() - began) as f64 / MEASURED as f64;
     let began = Instant::now();
-    let state = match stage.state() {
+    let state = match stage.state(false) {
         pipeline::State::Whole(bytes) | pipeline::State::Change(bytes) => bytes.len(),
     };
     let state_micros = began.elapsed().as_micros();

@@ -57,7 +57,7 @@ fn main() {
             kept += out.drain(..).map(|batch| u64::from(batch.items)).sum::<u64>();
         }
         if index % BATCHES_PER_SECOND == 0 {
-            time(&mut say, || match stage.state() {
+            time(&mut say, || match stage.state(false) {
                 State::Whole(bytes) => whole_bytes += bytes.len(),
                 State::Change(bytes) => change_bytes += bytes.len(),
             });

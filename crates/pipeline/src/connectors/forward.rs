@@ -39,7 +39,7 @@ impl Stage for Forward {
         out.push(batch);
     }
 
-    fn state(&mut self) -> State {
+    fn state(&mut self, _: bool) -> State {
         State::Whole(Bytes::new())
     }
 }
@@ -59,8 +59,8 @@ mod tests {
         }
         assert_eq!(testing::ids(&out[0]), [0, 1, 2]);
         assert_eq!((out.len(), out[1].items), (2, 2));
-        let state = forward.state();
+        let state = forward.state(false);
         stage(parse, "").restore(&state).expect("it remembers nothing");
-        assert_eq!(forward.state(), state);
+        assert_eq!(forward.state(false), state);
     }
 }

@@ -489,8 +489,9 @@ impl Stage for SpanMetrics {
         }
     }
 
-    fn state(&mut self) -> State {
+    fn state(&mut self, whole: bool) -> State {
         let mut telling = std::mem::take(&mut self.telling);
+        telling.has_moved |= whole;
         let state = telling.state(|is_whole| self.encode(is_whole));
         self.telling = telling;
         self.has_flushed = false;

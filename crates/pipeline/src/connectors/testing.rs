@@ -318,7 +318,7 @@ impl<'m> Runner<'m> {
     }
 
     pub fn commit(&mut self) {
-        let state = self.stage.state();
+        let state = self.stage.state(false);
         if let State::Whole(_) = state {
             self.states.clear();
         }

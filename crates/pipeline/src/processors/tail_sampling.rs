@@ -691,10 +691,10 @@ impl Stage for Sampler {
         self.settle();
     }
 
-    fn state(&mut self) -> State {
+    fn state(&mut self, whole: bool) -> State {
         let limits: Vec<u64> = self.limits.words().collect();
         let change = Remembered::write(&limits, self.decided.drain(..));
-        if let Some(before) = self.changes_bytes {
+        if let Some(before) = self.changes_bytes.filter(|_| !whole) {
             let changes_bytes = before + change.len();
             let whole_bytes = self.traces.decided() * DECISION_BYTES;
             if changes_bytes < MIN_WHOLE_EVERY_BYTES.max(whole_bytes) {

@@ -296,7 +296,7 @@ fn memory_is_given_back_when_a_half_is_gone() {
 fn a_state_of_other_settings_or_of_nothing_is_refused() {
     let mut before = stage(parse, "{}");
     before.take(arrived(&[client()], 0), &mut Vec::new());
-    let state = before.state();
+    let state = before.state(false);
     for other in ["{ dimensions: [a] }", "{ exponential_histogram_max_size: 10 }"] {
         let error = stage(parse, other).restore(&state).expect_err(other);
         assert!(error.to_string().contains("not those of before"), "{error}");

@@ -391,13 +391,13 @@ fn a_state_tells_what_changed_and_from_time_to_time_all() {
     let spans: Vec<Spanned> = (0..500).map(span).collect();
     let mut stage = stage(parse, "{}");
     stage.take(arrived(&spans, 0), &mut Vec::new());
-    let State::Whole(whole) = stage.state() else {
+    let State::Whole(whole) = stage.state(false) else {
         panic!("the first is whole")
     };
     let (mut changes, mut since) = (0, 0);
     loop {
         stage.take(arrived(&spans[..10], 1), &mut Vec::new());
-        match stage.state() {
+        match stage.state(false) {
             State::Change(change) => {
                 assert!(change.len() * 20 < whole.len(), "{} of {}", change.len(), whole.len());
                 changes += 1;
@@ -419,7 +419,7 @@ fn a_state_tells_what_changed_and_from_time_to_time_all() {
 fn a_state_of_other_settings_or_of_nothing_is_refused() {
     let mut before = stage(parse, "{}");
     before.take(arrived(&[spanned()], 0), &mut Vec::new());
-    let state = before.state();
+    let state = before.state(false);
     for other in [
         "{ dimensions: [{ name: a }] }",
         "{ histogram: { unit: s } }",

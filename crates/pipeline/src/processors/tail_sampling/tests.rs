@@ -629,7 +629,7 @@ fn what_was_remembered_by_others_is_refused_or_begun_anew() {
     let with = |policies: &str| make(&format!("{{ policies: [{policies}] }}"))();
     let mut limited = with("{name: a, type: rate_limiting, rate_limiting: {spans_per_second: 1}}");
     run(&mut *limited, &[request(Vec::new(), vec![span()], START)]);
-    let State::Whole(state) = limited.state() else {
+    let State::Whole(state) = limited.state(false) else {
         panic!("the first is whole")
     };
     let mut other = with("{name: a, type: always_sample}");

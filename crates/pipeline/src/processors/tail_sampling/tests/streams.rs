@@ -148,7 +148,7 @@ fn run_with_crashes(
                 continue 'process;
             }
             if takes % every == 0 {
-                match stage.state() {
+                match stage.state(false) {
                     whole @ State::Whole(_) => states = vec![whole],
                     change @ State::Change(_) => states.push(change),
                 }

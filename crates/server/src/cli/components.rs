@@ -116,7 +116,7 @@ fn signals(listed: &Listed) -> String {
 
 fn object(listed: &Listed, with_keys: bool) -> serde_json::Value {
     let described = described(listed);
-    let signals: Vec<&str> = match listed.signals {
+    let signals: Vec<&str> = match &listed.signals[..] {
         [] if listed.what == "extension" => Vec::new(),
         [] => model::Signal::ALL.iter().map(|signal| signal.as_str()).collect(),
         signals => signals.iter().map(|signal| signal.as_str()).collect(),

@@ -240,8 +240,8 @@ impl Stage for Subtracting {
             .store(self.subtractor.streams.len() as u64, Ordering::Relaxed);
     }
 
-    fn state(&mut self) -> State {
-        self.subtractor.streams.state()
+    fn state(&mut self, whole: bool) -> State {
+        self.subtractor.streams.state(whole)
     }
 
     fn book(&self) -> Option<&Arc<StepBook>> {

@@ -129,8 +129,8 @@ impl Stage for Adding {
         self.tracked.store(self.adder.streams.len() as u64, Ordering::Relaxed);
     }
 
-    fn state(&mut self) -> State {
-        self.adder.streams.state()
+    fn state(&mut self, whole: bool) -> State {
+        self.adder.streams.state(whole)
     }
 
     fn book(&self) -> Option<&Arc<StepBook>> {

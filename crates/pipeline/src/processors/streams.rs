@@ -238,7 +238,7 @@ impl Streams {
     }
 
     /// What is to be remembered, as `Stage::state` says it.
-    pub fn state(&mut self) -> State {
+    pub fn state(&mut self, whole: bool) -> State {
         let mut out = self.begin();
         for id in std::mem::take(&mut self.changed) {
             if let Some(stream) = self.streams.get_mut(&id) {
@@ -246,7 +246,7 @@ impl Streams {
                 stream.put(&id, &mut out);
             }
         }
-        if let Some(before) = self.changes_bytes
+        if let Some(before) = self.changes_bytes.filter(|_| !whole)
             && before + out.len() < MIN_WHOLE_EVERY_BYTES.max(self.remembered_bytes)
         {
             self.changes_bytes = Some(before + out.len());

@@ -243,7 +243,7 @@ proptest! {
         for point in points {
             stage.take(exponential(vec![point], CUMULATIVE), &mut out);
         }
-        let state = stage.state();
+        let state = stage.state(false);
         make(parse, "{}")().restore(&state).expect("its own memory reads");
     }
 }

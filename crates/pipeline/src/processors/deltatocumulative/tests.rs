@@ -65,7 +65,7 @@ fn what_has_no_sum_begins_anew_and_can_be_remembered() {
     ] {
         stage.take(batch(&[point], DELTA, 0), &mut out);
     }
-    make(parse, "{}")().restore(&stage.state()).expect("reads");
+    make(parse, "{}")().restore(&stage.state(false)).expect("reads");
     assert_eq!(plain(&out[1], CUMULATIVE), [double(1, 2, f64::NEG_INFINITY)]);
 }
 
@@ -335,7 +335,7 @@ proptest! {
         for point in points {
             stage.take(exponential(vec![point], DELTA), &mut out);
         }
-        let state = stage.state();
+        let state = stage.state(false);
         make(parse, "{}")().restore(&state).expect("its own memory reads");
     }
 

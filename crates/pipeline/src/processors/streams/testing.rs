@@ -281,7 +281,7 @@ pub fn run(make: &MakeStage, batches: &[Batch], every: usize, ends: &[usize]) ->
                 continue 'process;
             }
             if takes % every == 0 {
-                match stage.state() {
+                match stage.state(false) {
                     whole @ State::Whole(_) => states = vec![whole],
                     change @ State::Change(_) => states.push(change),
                 }

@@ -208,6 +208,11 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
         "Settings + Shared",
         &["crates/exporters/src/awscloudwatchlogs.rs", SENDER, REQUEST, SENDING],
     ),
+    (
+        "Exporter `awsemf`",
+        "Settings + Shared",
+        &["crates/exporters/src/awsemf.rs", PROMETHEUS, SENDER, REQUEST, SENDING],
+    ),
     ("Exporter `file`", "Config", &["crates/exporters/src/file.rs"]),
     ("Exporter `debug`", "Config", &["crates/exporters/src/debug.rs"]),
     ("Extension `query`", "Query", &["crates/server/src/extensions.rs"]),

@@ -11,6 +11,7 @@
 
 pub mod aws;
 pub mod awscloudwatchlogs;
+pub mod awsemf;
 pub mod debug;
 pub mod file;
 pub mod grpc;

@@ -9,6 +9,7 @@ use pipeline::{Budget, Exporter, Sink};
 
 use crate::aws::credentials::Surroundings;
 use crate::awscloudwatchlogs::CloudWatchLogs;
+use crate::awsemf::AwsEmf;
 use crate::debug::Debug;
 use crate::file::File;
 use crate::jaeger::Jaeger;
@@ -20,7 +21,7 @@ use crate::otlphttp::OtlpHttp;
 use crate::prometheus::Prometheus;
 use crate::prometheusremotewrite::RemoteWrite;
 use crate::{
-    awscloudwatchlogs, debug, file, jaeger, kafka, loadbalancing, loki, otlp, otlphttp, prometheus,
+    awscloudwatchlogs, awsemf, debug, file, jaeger, kafka, loadbalancing, loki, otlp, otlphttp, prometheus,
     prometheusremotewrite,
 };
 
@@ -89,6 +90,13 @@ impl Settings for awscloudwatchlogs::Config {
     fn open(self: Box<Self>, _: &mut Opening<'_>) -> Result<(Sink, Sending), OpenError> {
         let exporter = CloudWatchLogs::new(&self, Surroundings::of_process())?;
         Ok((sink(exporter), awscloudwatchlogs::how_sent(&self)))
+    }
+}
+
+impl Settings for awsemf::Config {
+    fn open(self: Box<Self>, _: &mut Opening<'_>) -> Result<(Sink, Sending), OpenError> {
+        let exporter = AwsEmf::new(&self, Surroundings::of_process(), Box::new(std::io::stdout()))?;
+        Ok((sink(exporter), awsemf::how_sent(&self)))
     }
 }
 

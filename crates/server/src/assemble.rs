@@ -254,6 +254,12 @@ const EXPORTERS: &[Kind<ExporterSettings>] = &[
         parse: |section| exporter(exporters::awscloudwatchlogs::parse(section)),
     },
     Kind {
+        name: "awsemf",
+        also: &[],
+        signals: &exporters::awsemf::SIGNALS,
+        parse: |section| exporter(exporters::awsemf::parse(section)),
+    },
+    Kind {
         name: "debug",
         also: &[],
         signals: &[],

@@ -5,7 +5,7 @@ use model::view::{AnyValue, Attributes, Resource, Scope};
 use serde::Deserialize;
 
 use super::name::{Name, Template, permitted};
-use super::{Translated, milliseconds};
+use super::{MAX_TRANSLATED_BYTES, Translated, milliseconds};
 use crate::value_text::{self, write_json, write_json_object, write_json_text, write_number};
 
 /// What is wanted.
@@ -40,6 +40,7 @@ struct EmbeddedAws {
 pub fn log_events(payload: &[u8], received_at_unix_nano: u64, options: &LogOptions) -> Translated {
     let mut out = Translated::default();
     let (mut group, mut name, mut line) = (String::new(), String::new(), Vec::new());
+    let mut bytes = 0;
     for resource_group in resource_logs(payload) {
         let resource = resource_group.owner();
         let from_resource = [resource.attributes];
@@ -57,6 +58,16 @@ pub fn log_events(payload: &[u8], received_at_unix_nano: u64, options: &LogOptio
                     options.stream.write(&both, &mut name);
                 }
                 line.clear();
+                bytes += record.raw.len()
+                    + if options.raw {
+                        0
+                    } else {
+                        resource.raw.len() + scope.raw.len()
+                    };
+                if bytes > MAX_TRANSLATED_BYTES {
+                    out.reject(1, "resources that are larger together than what is made of one payload");
+                    continue;
+                }
                 let mut own = None;
                 if options.raw {
                     value_text::write_text(&record.body, &mut line);

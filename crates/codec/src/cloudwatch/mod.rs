@@ -3,7 +3,7 @@
 //!
 //! Source: Amazon CloudWatch Logs API Reference, "PutLogEvents"; the Collector's exporters `awscloudwatchlogs` and `awsemf` for what the texts look like.
 
-// pub mod emf;
+pub mod emf;
 mod logs;
 mod name;
 mod put;
@@ -13,6 +13,9 @@ use std::collections::HashMap;
 pub use logs::{LogOptions, log_events};
 pub use name::{Name, NameError, Template};
 pub use put::{MAX_EVENT_BYTES, Put, puts};
+
+/// What is made of one payload at the most: a resource is written with each of its records, and a hostile one is large. It is twenty times a full request.
+pub(crate) const MAX_TRANSLATED_BYTES: usize = 64 << 20;
 
 /// Events of one stream; their texts lie one behind the other.
 #[derive(Debug, Default)]

@@ -2,6 +2,7 @@
 //! credentials, and, where Python has it, against moto with boto3 reading back.
 
 mod credentials;
+mod emf;
 mod logs;
 mod mistakes;
 mod moto;

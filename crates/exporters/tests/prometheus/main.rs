@@ -2,6 +2,7 @@
 
 mod page;
 mod real;
+mod received;
 mod writing;
 
 use std::sync::Arc;

@@ -9,10 +9,11 @@ mod write;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
+use model::wire::varint_len;
 
 pub use targets::{MAX_TARGETS_BYTES, Targets};
 
-use super::series::{Exemplar, Sample, Series, SeriesList, SeriesRef, Stretch};
+use super::series::{Exemplar, NAME, Sample, Series, SeriesList, SeriesRef, Stretch};
 
 /// How series become OTLP.
 #[derive(Debug, Clone, Copy)]
@@ -83,27 +84,56 @@ pub fn build_with(list: &SeriesList, options: &Options, targets: &Targets) -> Re
 
 /// What [`build`] makes of a list is not longer than this.
 pub fn len_at_most(list: &SeriesList) -> u64 {
-    // A label as an attribute of a point, with the tags and lengths around it; the times, values and flags of a point; and the texts of a metric that
-    // nothing else is in, in a scope and a resource of its own.
-    const LABEL_BYTES: u64 = 24;
-    const POINT_BYTES: u64 = 160;
-    const METRIC_BYTES: u64 = 200;
+    // The times, value and flags of a point or an exemplar, or a bucket of one, with the tags and lengths around them.
+    const POINT_BYTES: u64 = 80;
+    // The same of a metric, a scope and a resource that nothing else is in, with the type in the metadata and the keys of the service.
+    const METRIC_BYTES: u64 = 240;
     let labels = |labels: Stretch| {
         let labels = labels.of(&list.labels).iter();
         labels
-            .map(|label| label.name.len() + label.value.len() + LABEL_BYTES)
+            .map(|label| attribute_len(list.at(label.name), list.at(label.value)))
             .sum::<u64>()
     };
-    let series = list.series.iter().map(|series| {
-        let family = list.families[series.family as usize];
+    // What of a series is not told by its points.
+    let head = |series: &Series| {
+        let labels = series.labels.of(&list.labels).iter();
+        let labels = labels.map(|label| (list.at(label.name), list.at(label.value)));
+        labels.filter(|(name, _)| matches!(*name, NAME | "job" | "instance") || scope_label(name).is_some())
+    };
+    let mut bytes = list.bytes.len() as u64;
+    let mut before: Option<&Series> = None;
+    for series in &list.series {
         let points = (series.samples.of(&list.samples).len() + series.natives.of(&list.natives).len()) as u64;
-        let exemplars = series.exemplars.of(&list.exemplars).iter();
-        let exemplars: u64 = exemplars.map(|exemplar| labels(exemplar.labels) + POINT_BYTES).sum();
-        // Twice more for resource and scope.
-        let labels = labels(series.labels) * (points + 2);
-        labels + points * POINT_BYTES + exemplars + family.help.len() + family.unit.len() + METRIC_BYTES
-    });
-    series.sum::<u64>() + list.bytes.len() as u64
+        bytes += (labels(series.labels) + POINT_BYTES) * points;
+        for exemplar in series.exemplars.of(&list.exemplars) {
+            bytes += labels(exemplar.labels) + POINT_BYTES;
+        }
+        let is_like = |before: &&Series| before.family == series.family && head(before).eq(head(series));
+        if before.filter(is_like).is_none() {
+            let family = list.families[series.family as usize];
+            let head = head(series)
+                .map(|(name, value)| attribute_len(name, value))
+                .sum::<u64>();
+            // In one scope, and at most four metrics of it: numbers, native histograms of both forms, and what it is a part of.
+            bytes += 4 * (head + family.help.len() + family.unit.len() + METRIC_BYTES);
+        }
+        before = Some(series);
+    }
+    // `target_info` is said of its resource as well.
+    let targets = list.iter().filter(|series| series.name() == TARGET_INFO);
+    bytes + targets.map(|target| labels(target.series.labels)).sum::<u64>()
+}
+
+/// What a label takes as an attribute. Bounds may be spelled a little longer than they were.
+fn attribute_len(name: &str, value: &str) -> u64 {
+    const SPELLED_BYTES: usize = 24;
+    let longest = if matches!(name, "le" | "quantile") {
+        SPELLED_BYTES
+    } else {
+        0
+    };
+    let delimited = |len: usize| 1 + varint_len(len as u64) + len;
+    delimited(delimited(name.len()) + delimited(delimited(value.len() + longest))) as u64
 }
 
 /// No element: the end of a chain.

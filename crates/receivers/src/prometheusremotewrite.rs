@@ -44,8 +44,8 @@ const PATH: &str = "/api/v1/write";
 /// The collector's default. Senders push a few hundred kilobytes.
 const DEFAULT_MAX_BODY_BYTES: u64 = 20 << 20;
 
-/// What one request may become. OTLP repeats in each point what 2.0 says once, so that a small request can become a large one; those of real senders are
-/// some ten times smaller than this when they are as large as the default above.
+/// What one request may become, reckoned before it does. OTLP repeats in each point what 2.0 says once, so that a small request can become a large one; a
+/// real one of 2.0 that is as large as the default above is reckoned at 200 MiB, and becomes a third of it.
 const MAX_OTLP_BYTES: u64 = 256 << 20;
 
 /// Series pushed by Prometheus' remote write, versions 1.0 and 2.0, on `/api/v1/write`.

@@ -3,7 +3,7 @@
 
 use std::hash::BuildHasher;
 
-use foldhash::fast::FixedState;
+use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 use super::{Kind, STALE_NAN};
@@ -282,15 +282,9 @@ impl<'a> SeriesRef<'a> {
             .map(move |exemplar| (list.pairs(exemplar.labels), exemplar.value, exemplar.time_ms))
     }
 
-    /// The same for the same labels, in every list of this process.
-    fn hash(self) -> u64 {
-        // What is compared are texts that the hash only sorts into boxes, so a fixed seed forges nothing worse than a slow box.
-        let hasher = FixedState::with_seed(0x5e71e5);
-        let mut hash = 0u64;
-        for (name, value) in self.labels() {
-            hash = hash.rotate_left(5) ^ hasher.hash_one((name, value));
-        }
-        hash
+    fn hash(self, hasher: &RandomState) -> u64 {
+        self.labels()
+            .fold(0u64, |hash, pair| hash.rotate_left(5) ^ hasher.hash_one(pair))
     }
 
     fn is_same(self, other: SeriesRef<'_>) -> bool {
@@ -415,9 +409,10 @@ impl SeriesList {
     ///
     /// A series that has a time of its own does not end, as Prometheus does it: its time is not the scrape's.
     pub fn end_missing(&mut self, before: &SeriesList) -> Result<usize, BadLabels> {
+        let hasher = RandomState::default();
         let mut known: HashTable<u32> = HashTable::with_capacity(self.series.len());
         for (at, series) in self.iter().enumerate() {
-            known.insert_unique(series.hash(), at as u32, |_| 0);
+            known.insert_unique(series.hash(&hasher), at as u32, |_| 0);
         }
         let mut ended = 0;
         let mut families: Vec<Option<u32>> = vec![None; before.families.len()];
@@ -432,7 +427,7 @@ impl SeriesList {
                     series: series_here,
                 })
             };
-            if !has_own_time && !has_ended && known.find(series.hash(), is_here).is_none() {
+            if !has_own_time && !has_ended && known.find(series.hash(&hasher), is_here).is_none() {
                 missing.push(at);
             }
         }

@@ -253,6 +253,9 @@ async fn take(
     let work = move |message: &[u8], lease: &mut Lease| translator.translate(version, message, lease);
     let (arrived, translated) = core.replaced(arrived, work).await?;
     let accepted = core.admit(arrived).await?;
+    // Counted only now: what the pipeline did not take comes again, and these with it.
+    core.intake
+        .rejected(Signal::Metrics, translated.refused, Reason::BadItem);
     *written = translated;
     if accepted.rejected > 0 {
         // Nobody can say which samples these points were.

@@ -38,9 +38,13 @@ impl Service {
 
 /// A gRPC message: flag, length, gzip of the encoded request.
 pub fn frame(request: &[u8]) -> Bytes {
-    let mut compressor = libdeflater::Compressor::new(
-        libdeflater::CompressionLvl::new(GZIP_LEVEL).expect("a level that libdeflate knows"),
-    );
+    frame_at(request, GZIP_LEVEL)
+}
+
+/// The same, packed harder or faster.
+pub fn frame_at(request: &[u8], gzip_level: i32) -> Bytes {
+    let level = libdeflater::CompressionLvl::new(gzip_level).expect("a level that libdeflate knows");
+    let mut compressor = libdeflater::Compressor::new(level);
     let mut packed = vec![0; compressor.gzip_compress_bound(request.len())];
     let size = compressor
         .gzip_compress(request, &mut packed)
@@ -63,6 +67,63 @@ pub struct Sent {
 pub struct Client {
     sender: SendRequest<Full<Bytes>>,
     authority: String,
+}
+
+/// What a server said to one try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Acknowledged,
+    /// To be sent again.
+    Refused,
+    /// Not to be sent again.
+    Rejected,
+}
+
+/// One connection to a door, over either transport.
+pub enum Door {
+    Grpc(Client),
+    Http(SocketAddr, hyper::client::conn::http1::SendRequest<Full<Bytes>>),
+}
+
+impl Door {
+    pub async fn grpc(address: SocketAddr) -> Result<Self> {
+        Ok(Self::Grpc(Client::connect(address).await?))
+    }
+
+    pub async fn http(address: SocketAddr) -> Result<Self> {
+        let socket = TcpStream::connect(address).await?;
+        socket.set_nodelay(true)?;
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
+        tokio::spawn(connection);
+        Ok(Self::Http(address, sender))
+    }
+
+    /// One try with spans. An error means that nothing is known: the connection broke, or nobody listens.
+    pub async fn try_spans(&mut self, framed: Bytes) -> Result<Answer> {
+        match self {
+            Self::Grpc(client) => Ok(match client.attempt(Service::Traces, framed).await?.as_str() {
+                "0" => Answer::Acknowledged,
+                "1" | "4" | "8" | "10" | "11" | "14" | "15" => Answer::Refused,
+                _ => Answer::Rejected,
+            }),
+            Self::Http(address, sender) => {
+                let request = http::Request::post("/v1/traces")
+                    .header("host", address.to_string())
+                    .header("content-type", "application/x-protobuf")
+                    .header("content-encoding", "gzip")
+                    .body(Full::new(framed.slice(FRAME_HEAD..)))?;
+                sender.ready().await?;
+                let response = sender.send_request(request).await?;
+                let status = response.status().as_u16();
+                response.into_body().collect().await?;
+                Ok(match status {
+                    200..300 => Answer::Acknowledged,
+                    429 | 502 | 503 | 504 => Answer::Refused,
+                    _ => Answer::Rejected,
+                })
+            }
+        }
+    }
 }
 
 /// POST of a gzipped request over OTLP/HTTP, for peers that have no gRPC door. Takes a gRPC frame and drops its head.

@@ -6,6 +6,7 @@
 pub mod client;
 pub mod logs;
 pub mod measure;
+pub mod numbered;
 pub mod points;
 pub mod process;
 pub mod report;

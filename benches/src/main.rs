@@ -1,10 +1,11 @@
 //! `bench`: runs the end-to-end benchmarks against the release binary. Started by `cargo xtask bench`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use benches::report::machine;
-use benches::scenario::{Setting, collect, ingest, latency, lookup, peer, soak, start};
+use benches::scenario::{Setting, collect, endure, ingest, latency, lookup, peer, soak, start};
 use clap::{Parser, Subcommand};
 
 /// End-to-end benchmarks of the trackline binary.
@@ -47,6 +48,29 @@ enum Scenario {
         /// Only `spans`, `logs` or `points`.
         #[arg(long)]
         only: Option<String>,
+    },
+    /// More than a collector can take, and a sink that stalls: its memory, and what became of each span.
+    Overload {
+        #[arg(long, default_value_t = 60)]
+        stall_seconds: u64,
+        /// Beside `otelcol` and `rotel`, where they are on PATH.
+        #[arg(long)]
+        peers: bool,
+    },
+    /// A backend that is down for minutes, and a collector that is killed twice meanwhile.
+    Outage {
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
+        /// Beside `otelcol` and `rotel`, where they are on PATH.
+        #[arg(long)]
+        peers: bool,
+    },
+    /// Tail sampling that keeps a tenth: spans per CPU-second, memory.
+    TailSampling {
+        #[arg(long, default_value_t = 60_000.0)]
+        rate: f64,
+        #[arg(long, default_value_t = 75)]
+        seconds: u64,
     },
     /// Ack latency at a rate while searches run; acknowledged to queryable.
     Latency {
@@ -92,6 +116,13 @@ async fn main() -> Result<()> {
         Some(Scenario::Peer { total }) => peer::spans(&setting, total).await?,
         Some(Scenario::Logs { total }) => ingest::logs(&setting, total).await?,
         Some(Scenario::Collect { total, runs, only }) => collect::run(&setting, only.as_deref(), total, runs).await?,
+        Some(Scenario::Overload { stall_seconds, peers }) => {
+            endure::overload(&setting, Duration::from_secs(stall_seconds), peers).await?;
+        }
+        Some(Scenario::Outage { minutes, peers }) => {
+            endure::outage(&setting, Duration::from_secs(minutes * 60), peers).await?;
+        }
+        Some(Scenario::TailSampling { rate, seconds }) => endure::tail_sampling(&setting, rate, seconds).await?,
         Some(Scenario::Latency { total, rate }) => latency::run(&setting, total, rate).await?,
         Some(Scenario::Lookup { total }) => lookup::run(&setting, total).await?,
         Some(Scenario::Start) => start::run(&setting).await?,

@@ -3,8 +3,8 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use bytes::{Buf, Bytes};
@@ -16,6 +16,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::numbered::{number_of, span_ids};
 
 /// Flag and length in front of a gRPC message.
 const FRAME_HEAD: usize = 5;
@@ -33,6 +36,24 @@ pub struct Arrived {
     message_bytes: AtomicU64,
     /// Requests that could not be read. None is expected.
     unreadable: AtomicU64,
+    /// How often each numbered span has arrived, if somebody asked for that.
+    numbers: Option<Mutex<Vec<u8>>>,
+}
+
+impl Arrived {
+    fn number(&self, message: &[u8]) {
+        let Some(numbers) = &self.numbers else { return };
+        let mut numbers = numbers.lock().unwrap_or_else(PoisonError::into_inner);
+        span_ids(message, |id| {
+            let Some(number) = number_of(id).map(|number| number as usize) else {
+                return;
+            };
+            if numbers.len() <= number {
+                numbers.resize(number + 1, 0);
+            }
+            numbers[number] = numbers[number].saturating_add(1);
+        });
+    }
 }
 
 /// A count at one moment.
@@ -50,16 +71,52 @@ pub struct Sink {
     pub address: SocketAddr,
     arrived: Arc<Arrived>,
     stalled: watch::Sender<bool>,
+    serving: JoinHandle<()>,
+}
+
+/// A backend that is down.
+pub struct Away {
+    address: SocketAddr,
+    arrived: Arc<Arrived>,
+}
+
+impl Away {
+    pub async fn come_back(self) -> Result<Sink> {
+        Sink::start_at(self.address, self.arrived).await
+    }
 }
 
 impl Sink {
     pub async fn start() -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.context("the sink's port")?;
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), Arc::default()).await
+    }
+
+    /// One that knows each numbered span.
+    pub async fn start_numbered() -> Result<Self> {
+        let arrived = Arrived {
+            numbers: Some(Mutex::default()),
+            ..Arrived::default()
+        };
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), Arc::new(arrived)).await
+    }
+
+    /// Nobody listens any more, and connections are cut; what has arrived stays known.
+    pub fn go_away(self) -> Away {
+        self.serving.abort();
+        Away {
+            address: self.address,
+            arrived: self.arrived,
+        }
+    }
+
+    async fn start_at(address: SocketAddr, arrived: Arc<Arrived>) -> Result<Self> {
+        let listener = TcpListener::bind(address).await.context("the sink's port")?;
         let address = listener.local_addr()?;
-        let arrived = Arc::<Arrived>::default();
         let (stalled, gate) = watch::channel(false);
         let counted = arrived.clone();
-        tokio::spawn(async move {
+        let serving = tokio::spawn(async move {
+            // They end with this task.
+            let mut connections = JoinSet::new();
             let mut ending = gate.clone();
             loop {
                 let socket = tokio::select! {
@@ -75,19 +132,29 @@ impl Sink {
                     .initial_stream_window_size(WINDOW_BYTES)
                     .initial_connection_window_size(WINDOW_BYTES)
                     .serve_connection(TokioIo::new(socket), service);
-                tokio::spawn(connection);
+                connections.spawn(connection);
+                while connections.try_join_next().is_some() {}
             }
         });
         Ok(Self {
             address,
             arrived,
             stalled,
+            serving,
         })
     }
 
     /// While stalled, requests are read and not answered, as by a backend whose disk hangs; they are counted once it goes on.
     pub fn stall(&self, stalled: bool) {
         self.stalled.send_replace(stalled);
+    }
+
+    /// How often each numbered span has arrived.
+    pub fn numbers(&self) -> Vec<u8> {
+        let numbers = self.arrived.numbers.as_ref();
+        numbers.map_or_else(Vec::new, |numbers| {
+            numbers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        })
     }
 
     pub fn count(&self) -> Count {
@@ -113,7 +180,7 @@ async fn answer(
     let mut whole = body;
     let frame = whole.copy_to_bytes(whole.remaining());
     let _ = gate.wait_for(|stalled| !stalled).await;
-    match tokio::task::block_in_place(|| read(&frame, metrics)) {
+    match tokio::task::block_in_place(|| read(&frame, metrics, &arrived)) {
         Some((items, bytes)) => {
             let add = |number: &AtomicU64, by: u64| number.fetch_add(by, Ordering::Relaxed);
             add(&arrived.requests, 1);
@@ -136,7 +203,7 @@ async fn answer(
 }
 
 /// Items and bytes of a framed message.
-fn read(frame: &[u8], metrics: bool) -> Option<(u64, u64)> {
+fn read(frame: &[u8], metrics: bool, arrived: &Arrived) -> Option<(u64, u64)> {
     let (head, message) = frame.split_at_checked(FRAME_HEAD)?;
     let inflated;
     let message = match head.first()? {
@@ -151,6 +218,7 @@ fn read(frame: &[u8], metrics: bool) -> Option<(u64, u64)> {
             &inflated
         }
     };
+    arrived.number(message);
     let path: &[&[u32]] = match metrics {
         false => &[&[1], &[2], &[2]],
         true => &[&[1], &[2], &[2], &[5, 7, 9, 10, 11], &[1]],

@@ -36,7 +36,7 @@ const ARRIVE_WITHIN: Duration = Duration::from_secs(30);
 const QUIET_FOR: Duration = Duration::from_secs(5);
 /// Pause after the last arrival, so that cursors and acknowledgements are paid for as well.
 const SETTLE: Duration = Duration::from_millis(500);
-const MEMORY_LIMIT_MIB: u32 = 512;
+pub(super) const MEMORY_LIMIT_MIB: u32 = 512;
 
 /// What is measured, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -316,6 +316,8 @@ pub(super) struct Process {
     child: Child,
     pub(super) usage: Usage,
     pub(super) otlp: SocketAddr,
+    /// OTLP over HTTP.
+    pub(super) http: SocketAddr,
     directory: PathBuf,
 }
 
@@ -329,13 +331,48 @@ pub(super) enum Started {
 
 impl Process {
     pub(super) async fn start(setting: &Setting, under: Under, pipeline: &str, sink: SocketAddr) -> Result<Started> {
+        let processor = match under {
+            Under::Otelcol { resource: false } => None,
+            _ => Some(RESOURCE),
+        };
+        Self::start_with(setting, under, pipeline, sink, processor).await
+    }
+
+    /// With another processor, name and settings, between `memory_limiter` and `batch`.
+    pub(super) async fn start_with(
+        setting: &Setting,
+        under: Under,
+        pipeline: &str,
+        sink: SocketAddr,
+        processor: Option<(&str, &str)>,
+    ) -> Result<Started> {
         let directory = setting.scratch.join("collect");
         fs::create_dir_all(&directory)?;
-        let otlp = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let free = || -> Result<SocketAddr> { Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?) };
+        let doors = (free()?, free()?);
+        let text = configuration(under, pipeline, doors, sink, processor);
+        fs::write(directory.join("config.yaml"), text)?;
+        Self::spawn(setting, under, directory, doors, sink).await
+    }
+
+    /// Ends it at once and starts it again over what it left.
+    pub(super) async fn kill_and_start(mut self, setting: &Setting, under: Under, sink: SocketAddr) -> Result<Started> {
+        self.child.kill()?;
+        self.child.wait()?;
+        let directory = std::mem::take(&mut self.directory);
+        Self::spawn(setting, under, directory, (self.otlp, self.http), sink).await
+    }
+
+    async fn spawn(
+        setting: &Setting,
+        under: Under,
+        directory: PathBuf,
+        (otlp, http): (SocketAddr, SocketAddr),
+        sink: SocketAddr,
+    ) -> Result<Started> {
         let config = directory.join("config.yaml");
-        fs::write(&config, configuration(under, pipeline, otlp, sink))?;
         let log = directory.join("log");
-        let mut command = command(setting, under, &config, &directory, otlp, sink);
+        let mut command = command(setting, under, &config, &directory, (otlp, http), sink);
         let spawned = command.stdout(Stdio::null()).stderr(fs::File::create(&log)?).spawn();
         let Ok(child) = spawned else {
             return Ok(Started::Missing);
@@ -344,6 +381,7 @@ impl Process {
             usage: Usage(child.id()),
             child,
             otlp,
+            http,
             directory,
         };
         let started = Instant::now();
@@ -368,7 +406,9 @@ impl Drop for Process {
         // One that ended already cannot be killed twice, and a directory that is gone need not go.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.directory);
+        if !self.directory.as_os_str().is_empty() {
+            let _ = fs::remove_dir_all(&self.directory);
+        }
     }
 }
 
@@ -377,7 +417,7 @@ fn command(
     under: Under,
     config: &Path,
     directory: &Path,
-    otlp: SocketAddr,
+    (otlp, http): (SocketAddr, SocketAddr),
     sink: SocketAddr,
 ) -> Command {
     match under {
@@ -409,7 +449,7 @@ fn command(
                 .arg("--otlp-grpc-endpoint")
                 .arg(otlp.to_string())
                 .arg("--otlp-http-endpoint")
-                .arg("127.0.0.1:0")
+                .arg(http.to_string())
                 .arg("--otlp-exporter-endpoint")
                 .arg(format!("http://{sink}"))
                 .arg("--pid-file")
@@ -419,29 +459,37 @@ fn command(
     }
 }
 
+/// What each is to do to the load.
+const RESOURCE: (&str, &str) = (
+    "resource",
+    "
+    attributes:
+      - { key: deployment.environment, value: bench, action: upsert }
+      - { key: collector, value: bench, action: insert }
+",
+);
+
 /// The same for all that read the collector's YAML, but for the journal, which only ours has.
-fn configuration(under: Under, pipeline: &str, otlp: SocketAddr, sink: SocketAddr) -> String {
+fn configuration(
+    under: Under,
+    pipeline: &str,
+    (grpc, http): (SocketAddr, SocketAddr),
+    sink: SocketAddr,
+    processor: Option<(&str, &str)>,
+) -> String {
     let journal = match under {
         Under::Trackline { journal: false } => "  journal: none\n",
         Under::Trackline { journal: true } => "  journal: { fsync: always }\n",
         _ => "",
     };
-    let (definition, resource) = match under {
-        Under::Otelcol { resource: false } => ("", ""),
-        _ => (
-            "  resource:
-    attributes:
-      - { key: deployment.environment, value: bench, action: upsert }
-      - { key: collector, value: bench, action: insert }
-",
-            "resource, ",
-        ),
-    };
+    let definition = processor.map_or_else(String::new, |(name, settings)| format!("  {name}: {settings}"));
+    let listed = processor.map_or_else(String::new, |(name, _)| format!("{name}, "));
     format!(
         "receivers:
   otlp:
     protocols:
-      grpc: {{ endpoint: \"{otlp}\" }}
+      grpc: {{ endpoint: \"{grpc}\" }}
+      http: {{ endpoint: \"{http}\" }}
 processors:
   memory_limiter: {{ check_interval: 1s, limit_mib: {MEMORY_LIMIT_MIB} }}
 {definition}  batch: {{ timeout: 200ms, send_batch_size: 8192 }}
@@ -450,7 +498,7 @@ exporters:
 service:
 {journal}  telemetry: {{ metrics: {{ level: none }} }}
   pipelines:
-    {pipeline}: {{ receivers: [otlp], processors: [memory_limiter, {resource}batch], exporters: [otlp] }}
+    {pipeline}: {{ receivers: [otlp], processors: [memory_limiter, {listed}batch], exporters: [otlp] }}
 "
     )
 }

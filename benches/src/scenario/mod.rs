@@ -1,6 +1,7 @@
 //! The benchmarks, one file each, and the load they share.
 
 pub mod collect;
+pub mod endure;
 pub mod ingest;
 pub mod latency;
 pub mod lookup;

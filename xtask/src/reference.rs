@@ -103,6 +103,11 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
         &["crates/pipeline/src/processors/filter.rs", OTTL, ACTIONS, MATCHING],
     ),
     (
+        "Processor `groupbyattrs`",
+        "Config",
+        &["crates/pipeline/src/processors/groupbyattrs.rs"],
+    ),
+    (
         "Processor `memory_limiter`",
         "Config",
         &["crates/pipeline/src/processors/memory_limiter.rs"],

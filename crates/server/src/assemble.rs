@@ -145,6 +145,12 @@ const PROCESSORS: &[Kind<Step>] = &[
         parse: processors::filter::parse,
     },
     Kind {
+        name: "groupbyattrs",
+        also: &[],
+        signals: &[],
+        parse: processors::groupbyattrs::parse,
+    },
+    Kind {
         name: "memory_limiter",
         also: &[],
         signals: &[],

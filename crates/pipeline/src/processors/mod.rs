@@ -6,6 +6,7 @@ pub mod batch;
 pub mod cumulativetodelta;
 pub mod deltatocumulative;
 pub mod filter;
+pub mod groupbyattrs;
 pub mod matching;
 pub mod memory_limiter;
 pub mod points;

@@ -48,6 +48,9 @@ const DEFAULT_MAX_BODY_BYTES: u64 = 20 << 20;
 /// real one of 2.0 that is as large as the default above is reckoned at 200 MiB, and becomes a third of it.
 const MAX_OTLP_BYTES: u64 = 256 << 20;
 
+/// What reading one request may take, reckoned before: its series with room to grow. A real one of 2.0 that is as large as the default above takes half of it.
+const MAX_READING_BYTES: u64 = 512 << 20;
+
 /// Series pushed by Prometheus' remote write, versions 1.0 and 2.0, on `/api/v1/write`.
 ///
 /// ```yaml
@@ -285,7 +288,14 @@ impl Door {
                 format!("the remote write request does not decode: {error}"),
             )
         };
-        reserve(lease, read::bytes_at_most(message, version))?;
+        let bytes = read::bytes_at_most(message, version);
+        if bytes > MAX_READING_BYTES {
+            let message = format!(
+                "reading the request would take up to {bytes} bytes, and {MAX_READING_BYTES} are the limit; send smaller requests"
+            );
+            return Err(Refusal::new(Kind::TooLarge, message));
+        }
+        reserve(lease, bytes)?;
         let read = match version {
             Version::V1 => {
                 if Families::are_in(message) {

@@ -246,6 +246,21 @@ async fn what_is_wrong_is_said_and_the_rest_taken() {
     model::wire::put_bytes(&mut request, 1, &series);
     check(&[FIRST, SNAPPY], &snappy(&request), 413, "send smaller requests").await;
 
+    // Another: native histograms of two buckets each with ten thousand empty ones between them.
+    let mut native = Vec::new();
+    for offset in [0u64, 10_000] {
+        let mut span = vec![1 << 3];
+        model::wire::put_varint(&mut span, offset << 1);
+        span.extend_from_slice(&[2 << 3, 1]);
+        model::wire::put_bytes(&mut native, 11, &span);
+    }
+    native.extend_from_slice(&[12 << 3 | 2, 2, 2, 0]);
+    let mut series = Vec::new();
+    (0..30_000).for_each(|_| model::wire::put_bytes(&mut series, 3, &native));
+    let mut request = Vec::new();
+    model::wire::put_bytes(&mut request, 5, &series);
+    check(&[SECOND, SNAPPY], &snappy(&request), 413, "send smaller requests").await;
+
     *running.outcome.lock().unwrap() = Outcome::retry(Duration::from_secs(3), Reason::JournalFull);
     let good = snappy(&requests(Version::V1, &payload("good 1\n# EOF\n"))[0]);
     let answer = check(&[FIRST, SNAPPY], &good, 503, "full").await;

@@ -75,7 +75,7 @@ pub fn bytes_at_most(message: &[u8], version: Version) -> u64 {
         let bytes = fields.map(|(_, payload)| match (numbers.labels_are_references, payload) {
             (false, Payload::Bytes(label)) => ELEMENT_BYTES + label.len() as u64,
             // A label is two references, which take a byte each at least.
-            (true, Payload::Bytes(packed)) => ELEMENT_BYTES / 2 * packed.len() as u64,
+            (true, Payload::Bytes(packed)) => size_of::<Label>() as u64 * packed.len().div_ceil(2) as u64,
             _ => ELEMENT_BYTES,
         });
         bytes.sum()

@@ -15,6 +15,7 @@ use journal::{Journal, RealDisk};
 use model::Signal;
 use net::{Doors, Listeners};
 use pipeline::config::{Config, Fsync, Journal as JournalChoice, JournalSettings, Problems};
+use pipeline::connectors;
 use pipeline::graph::{self, ConnectorPart, Drained, ExporterPart, Graph, Parts, PipelinePart, StagePart};
 use pipeline::plan::{self, Connector, Kind, Plan, Planned, PlannedPipeline, PlannedStage, Removed, Tables};
 use pipeline::processors::{self, Step};
@@ -280,7 +281,30 @@ const EXPORTERS: &[Kind<ExporterSettings>] = &[
 ];
 
 /// What ends some pipelines and begins others.
-const CONNECTORS: &[Connector] = &[];
+const CONNECTORS: &[Connector] = &[
+    Connector {
+        name: "forward",
+        also: &[],
+        pairs: &[
+            (Signal::Traces, Signal::Traces),
+            (Signal::Logs, Signal::Logs),
+            (Signal::Metrics, Signal::Metrics),
+        ],
+        parse: connectors::forward::parse,
+    },
+    Connector {
+        name: "servicegraph",
+        also: &["service_graph"],
+        pairs: &[(Signal::Traces, Signal::Metrics)],
+        parse: connectors::servicegraph::parse,
+    },
+    Connector {
+        name: "spanmetrics",
+        also: &["span_metrics"],
+        pairs: &[(Signal::Traces, Signal::Metrics)],
+        parse: connectors::spanmetrics::parse,
+    },
+];
 
 const EXTENSIONS: &[Kind<ExtensionSettings>] = &[
     Kind {

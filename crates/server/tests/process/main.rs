@@ -3,6 +3,7 @@
 mod clients;
 mod command_line;
 mod configuration;
+mod connectors;
 mod expired;
 mod filelog;
 mod jaeger;

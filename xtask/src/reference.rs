@@ -59,6 +59,11 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
     ("Receiver `filelog`", "Config", &["crates/receivers/src/filelog/mod.rs"]),
     ("Receiver `stdin`", "Config", &["crates/receivers/src/stdin.rs"]),
     (
+        "Receiver `hostmetrics`",
+        "Config",
+        &["crates/receivers/src/hostmetrics/mod.rs"],
+    ),
+    (
         "Receiver `prometheusremotewrite`",
         "Config",
         &["crates/receivers/src/prometheusremotewrite.rs", KEYS],

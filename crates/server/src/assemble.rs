@@ -105,6 +105,12 @@ const RECEIVERS: &[Kind<ReceiverSettings>] = &[
         parse: |section| receiver(receivers::filelog::Filelog::parse(section)),
     },
     Kind {
+        name: "hostmetrics",
+        also: &["host_metrics"],
+        signals: &receivers::hostmetrics::SIGNALS,
+        parse: |section| receiver(receivers::hostmetrics::Config::parse(section)),
+    },
+    Kind {
         name: "stdin",
         also: &[],
         signals: &receivers::stdin::SIGNALS,

@@ -231,11 +231,11 @@ impl From<&crate::format::StreamSummary> for StreamInfo {
     }
 }
 
-struct SegmentFile {
-    number: u64,
-    length: u64,
-    file: std::sync::Arc<dyn DiskFile>,
-    header: Result<SegmentHeader, String>,
+pub(crate) struct SegmentFile {
+    pub(crate) number: u64,
+    pub(crate) length: u64,
+    pub(crate) file: std::sync::Arc<dyn DiskFile>,
+    pub(crate) header: Result<SegmentHeader, String>,
 }
 
 impl SegmentFile {
@@ -308,15 +308,15 @@ impl SegmentFile {
     }
 }
 
-struct Files {
-    id: JournalId,
+pub(crate) struct Files {
+    pub(crate) id: JournalId,
     owner_pid: Option<u32>,
-    segments: Vec<SegmentFile>,
+    pub(crate) segments: Vec<SegmentFile>,
     cursors: Result<Cursors, String>,
 }
 
 impl Files {
-    fn find(directory: &Path) -> Result<Files, InspectError> {
+    pub(crate) fn find(directory: &Path) -> Result<Files, InspectError> {
         let io_error = |path: PathBuf| move |source| InspectError::Io { path, source };
         let not_a_journal = || InspectError::NotAJournal {
             path: directory.to_owned(),
@@ -389,7 +389,7 @@ impl Files {
         })
     }
 
-    fn below_seq(&self, at: usize) -> Seq {
+    pub(crate) fn below_seq(&self, at: usize) -> Seq {
         let later = self.segments[at + 1..]
             .iter()
             .find_map(|file| file.header.as_ref().ok());

@@ -19,6 +19,7 @@ mod inspect;
 mod journal;
 mod ranges;
 mod reader;
+mod records;
 mod recovery;
 mod seek;
 mod settings;
@@ -39,5 +40,6 @@ pub use inspect::{Check, InspectError, Inspection, SegmentInfo, StreamInfo, chec
 pub use journal::Journal;
 pub use ranges::Ranges;
 pub use reader::{Acker, Reader};
+pub use records::{Found, Passed, Range, records};
 pub use settings::*;
 pub use status::{DAMAGE_LIMIT, Damage, Health, ReaderStatus, Recovery, Stats};

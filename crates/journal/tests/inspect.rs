@@ -108,3 +108,42 @@ fn a_directory_without_a_journal_is_named() {
         assert!(check(&path).is_err());
     }
 }
+
+#[test]
+fn all_records_are_read_again_whoever_has_done_with_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, _) = open(Settings {
+        segment_bytes: 16 << 10,
+        ..settings(directory.path())
+    });
+    let reader = journal.reader("store", options("traces")).unwrap();
+    for number in 0..40 {
+        append(&journal, record("traces", &format!("{number:01000}"))).unwrap();
+    }
+    receive(&reader, 20);
+    let read = |after, from_unix_nano, limit| {
+        let range = journal::Range {
+            after,
+            from_unix_nano,
+            to_unix_nano: u64::MAX,
+        };
+        let mut found = Vec::new();
+        journal::records(directory.path(), range, |it| {
+            found.push((it.seq, it.appended_at_unix_nano, it.record.payload));
+            match found.len() < limit {
+                true => std::ops::ControlFlow::Continue(()),
+                false => std::ops::ControlFlow::Break(()),
+            }
+        })
+        .unwrap();
+        found
+    };
+    let all = read(0, 0, usize::MAX);
+    let numbers: Vec<u64> = all.iter().map(|(seq, ..)| *seq).collect();
+    assert_eq!(numbers, (1..=40).collect::<Vec<_>>());
+    assert_eq!(all[39].2, format!("{:01000}", 39));
+    assert_eq!(read(25, 0, usize::MAX), all[25..]);
+    assert_eq!(read(0, 0, 3), all[..3]);
+    assert!(read(0, all[39].1 + 1, usize::MAX).is_empty());
+    journal.close();
+}

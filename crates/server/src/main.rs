@@ -51,6 +51,7 @@ enum Command {
     Trace(cli::TraceArgs),
     Search(cli::SearchArgs),
     Services(cli::ServicesArgs),
+    Replay(cli::ReplayArgs),
     Journal(cli::JournalArgs),
     Store(cli::StoreArgs),
     /// Print completions for a shell: `trackline completions bash > /etc/bash_completion.d/trackline`.
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
         Some(Command::Trace(args)) => args.run(),
         Some(Command::Search(args)) => args.run(),
         Some(Command::Services(args)) => args.run(),
+        Some(Command::Replay(args)) => args.run(),
         Some(Command::Journal(args)) => args.run(),
         Some(Command::Store(args)) => args.run(),
         Some(Command::Completions { shell }) => {

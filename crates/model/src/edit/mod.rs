@@ -9,6 +9,7 @@ mod layout;
 pub mod message;
 pub mod scrub;
 pub mod select;
+pub mod shift;
 mod splice;
 pub mod split;
 pub mod visit;
@@ -16,6 +17,7 @@ pub mod visit;
 pub use attributes::{Changes, Level, Owner, edit_attributes, put_value};
 pub use divide::divide;
 pub use select::select;
+pub use shift::{latest, shift};
 pub use split::split;
 pub use visit::{Fate, Visit, visit};
 

@@ -6,5 +6,6 @@ mod canonical;
 mod edits;
 mod normal;
 mod scramble;
+mod shifts;
 mod views;
 mod visits;

@@ -8,6 +8,7 @@ mod components;
 #[cfg(test)]
 mod golden;
 mod inspect;
+mod replay;
 mod search;
 mod terminal;
 mod trace;
@@ -21,6 +22,7 @@ pub use client::Server;
 use client::{Answer, ClientError};
 pub use components::ComponentsArgs;
 pub use inspect::{JournalArgs, StoreArgs};
+pub use replay::ReplayArgs;
 pub use search::{SearchArgs, ServicesArgs};
 pub use trace::TraceArgs;
 pub use validate::ValidateArgs;

@@ -10,4 +10,5 @@ mod jaeger;
 mod kill;
 mod owners;
 mod reload;
+mod replay;
 mod running;

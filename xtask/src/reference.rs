@@ -56,7 +56,14 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
     ),
     ("Receiver `jaeger`", "Config", &["crates/receivers/src/jaeger.rs", KEYS]),
     ("Receiver `loki`", "Config", &["crates/receivers/src/loki.rs", KEYS]),
-    ("Receiver `filelog`", "Config", &["crates/receivers/src/filelog/mod.rs"]),
+    (
+        "Receiver `filelog`",
+        "Config",
+        &[
+            "crates/receivers/src/filelog/mod.rs",
+            "crates/receivers/src/filelog/operators.rs",
+        ],
+    ),
     ("Receiver `stdin`", "Config", &["crates/receivers/src/stdin.rs"]),
     (
         "Receiver `hostmetrics`",

@@ -1,10 +1,13 @@
 //! Why: what a line of a file or of standard input becomes is one question, whoever reads it.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use codec::log_line::{Json, Members, Record, Request, write_attributes};
 use pipeline::processors::actions::Scalar;
+
+use crate::filelog::Operators;
 
 /// Values of `attributes` and `resource` in the configuration.
 pub(crate) type Values = BTreeMap<String, Scalar>;
@@ -16,6 +19,8 @@ pub(crate) struct Lines {
     pub reads_schema: bool,
     pub keeps_leading_spaces: bool,
     pub keeps_trailing_spaces: bool,
+    /// What is done with a line before that.
+    pub operators: Operators,
     /// The resource's attributes, encoded.
     pub resource: Vec<u8>,
 }
@@ -34,20 +39,22 @@ impl Lines {
         line
     }
 
-    /// Adds a line to the request; whether it was not UTF-8 and was mended. `attributes` are encoded.
+    /// Adds a line of the file `path` to the request; whether it was not UTF-8 and was mended. `attributes` are encoded.
     pub(crate) fn push(
         &self,
         line: &[u8],
         attributes: &[u8],
+        path: Option<&Path>,
         offset: Option<u64>,
         observed_unix_nano: u64,
         request: &mut Request,
     ) -> bool {
         let text = String::from_utf8_lossy(line);
-        let record = match self.reads_schema {
-            true => Record::of_line(&text),
-            false => Record::plain(&*text),
-        };
+        let mut record = Record::plain(&*text);
+        self.operators.apply(&mut record, path);
+        if self.reads_schema {
+            record.read_body();
+        }
         match offset {
             None => request.push(&record, &self.resource, observed_unix_nano, attributes),
             Some(offset) => {

@@ -94,6 +94,7 @@ impl settings::Settings for Config {
                 reads_schema: self.parse_log_schema,
                 keeps_leading_spaces: false,
                 keeps_trailing_spaces: false,
+                operators: Default::default(),
                 resource: encoded(&self.resource, 1),
             },
             attributes: encoded(&self.attributes, 6),
@@ -189,7 +190,7 @@ impl Reader {
             let end = memchr(b'\n', rest).unwrap_or(rest.len()).min(self.max_log_size);
             let line = self.lines.trim(&rest[..end]);
             rest = rest[end..].strip_prefix(b"\n").unwrap_or(&rest[end..]);
-            if !line.is_empty() && self.lines.push(line, &self.attributes, None, now, &mut request) {
+            if !line.is_empty() && self.lines.push(line, &self.attributes, None, None, now, &mut request) {
                 self.counters.repaired_text.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -245,6 +246,7 @@ mod tests {
                 reads_schema: true,
                 keeps_leading_spaces: false,
                 keeps_trailing_spaces: false,
+                operators: Default::default(),
                 resource: Vec::new(),
             },
             attributes: Vec::new(),

@@ -20,6 +20,7 @@
 //! with the same `fingerprint_size` bytes are taken for one and its copy: raise it where files have a long common head.
 
 mod glob;
+mod operators;
 mod positions;
 mod reader;
 mod split;
@@ -38,6 +39,8 @@ use serde::de::{Error, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 
 use self::glob::Glob;
+use self::operators::Operator;
+pub(crate) use self::operators::Operators;
 pub(crate) use self::reader::push_until_taken;
 use self::split::{Ends, Splitter};
 use crate::lines::{Lines, Values, encoded};
@@ -89,9 +92,9 @@ pub struct Config {
     /// Only `utf-8`, the default. Bytes that are not UTF-8 are replaced by U+FFFD, and counted.
     #[serde(default, deserialize_with = "utf8")]
     pub encoding: (),
-    /// Whether lines in our log schema become proper records. Default: yes.
-    #[serde(default = "yes")]
-    pub parse_log_schema: bool,
+    /// Whether lines in our log schema become proper records, after the operators. Default: yes, unless an operator parses lines itself.
+    #[serde(default)]
+    pub parse_log_schema: Option<bool>,
     /// Keep the spaces at the beginning of an entry. Default: no.
     #[serde(default)]
     pub preserve_leading_whitespaces: bool,
@@ -146,9 +149,9 @@ pub struct Config {
     /// Must be false: a file is removed by whoever writes it.
     #[serde(default, deserialize_with = "no_delete")]
     pub delete_after_read: (),
-    /// Must be absent.
-    #[serde(default, deserialize_with = "no_operators")]
-    pub operators: (),
+    /// What is done with an entry before it is a record. Default: nothing, which is enough for lines in our log schema.
+    #[serde(default)]
+    pub operators: Vec<Operator>,
     /// Must be absent.
     #[serde(default, deserialize_with = "no_header")]
     pub header: (),
@@ -283,13 +286,6 @@ fn no_owner<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> 
     only_false(deserializer, "a file's owner is not looked up; leave it out")
 }
 
-fn no_operators<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
-    refused(
-        deserializer,
-        "operators are not available; lines in our log schema need none, and for others the `transform` processor has ParseJSON, ExtractPatterns, set and delete_key",
-    )
-}
-
 fn no_header<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
     refused(deserializer, "headers of files are not read; leave `header` out")
 }
@@ -330,6 +326,8 @@ impl Config {
                 .ends()
                 .map_err(|(key, problem)| section.problem(&["multiline", key], problem))?;
         }
+        Operators::compile(&config.operators)
+            .map_err(|(at, key, problem)| section.problem(&["operators", &at.to_string(), key], problem))?;
         for (key, what) in [
             ("retry_on_failure", "what a pipeline refuses is always sent again"),
             ("max_batches", "files take turns, and all are read in each poll"),
@@ -355,6 +353,7 @@ impl Config {
                 multiline.omit_pattern,
             ),
         };
+        let operators = Operators::compile(&self.operators).map_err(|(_, _, problem)| problem)?;
         Ok(Plan {
             include: globs(&self.include)?,
             exclude: globs(&self.exclude)?,
@@ -367,7 +366,8 @@ impl Config {
             },
             force_flush_period: Some(self.force_flush_period).filter(|period| !period.is_zero()),
             lines: Lines {
-                reads_schema: self.parse_log_schema,
+                reads_schema: self.parse_log_schema.unwrap_or(!operators.parse()),
+                operators,
                 keeps_leading_spaces: self.preserve_leading_whitespaces,
                 keeps_trailing_spaces: self.preserve_trailing_whitespaces,
                 resource: encoded(&self.resource, 1),

@@ -378,6 +378,24 @@ mod tests {
         assert_eq!(places, Some(vec![place(1, 20), place(2, 7)]));
     }
 
+    /// The example of `docs/format/positions.md`: what was written once is read for ever.
+    #[test]
+    fn an_old_file_reads() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("filelog");
+        let text = "{\"device\":65024,\"inode\":131,\"offset\":2048,\"head_bytes\":13,\"head\":\"b5e9f7a1c2d34e5f60718293a4b5c6d7\",\"path\":\"/var/log/app.log\"}\nnot a line\n";
+        std::fs::write(&path, text).unwrap();
+        let (_, places) = Positions::open(Some(path)).unwrap();
+        let places = places.unwrap();
+        assert_eq!(places.len(), 1);
+        assert_eq!(
+            (places[0].inode.inode, places[0].offset, places[0].print.len),
+            (131, 2048, 13)
+        );
+        assert_eq!(places[0].print.hash[..2], [0xb5, 0xe9]);
+        assert_eq!(places[0].path, Path::new("/var/log/app.log"));
+    }
+
     #[test]
     fn names_of_receivers_stay_apart() {
         assert_eq!(file_name("filelog/app.x"), "filelog%2fapp%2ex");

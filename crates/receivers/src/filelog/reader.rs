@@ -504,10 +504,9 @@ impl Reader {
                 rest = &rest[entry.consumed..];
                 if !line.is_empty() {
                     let offset = self.plan.includes_offset.then_some(at);
-                    let repaired = self
-                        .plan
-                        .lines
-                        .push(line, &tracked.attributes, offset, observed, request);
+                    let path = Some(tracked.path.as_path());
+                    let lines = &self.plan.lines;
+                    let repaired = lines.push(line, &tracked.attributes, path, offset, observed, request);
                     if repaired {
                         self.counters.repaired_text.fetch_add(1, Ordering::Relaxed);
                     }

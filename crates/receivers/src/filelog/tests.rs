@@ -469,10 +469,7 @@ fn settings_and_their_mistakes() {
         ("exclude: [/a]", "missing"),
         ("include: ['/a/{b']", "a brace that does not close"),
         ("include: [/a]\n    encoding: utf-16le", "only utf-8 is"),
-        (
-            "include: [/a]\n    operators: [{type: json_parser}]",
-            "operators are not available",
-        ),
+        ("include: [/a]\n    operators: [{type: recombine}]", "write `multiline`"),
         (
             "include: [/a]\n    delete_after_read: true",
             "leave delete_after_read out",
@@ -497,4 +494,25 @@ fn settings_and_their_mistakes() {
         let said = read(settings).err().unwrap_or_default();
         assert!(said.starts_with("test:") && said.contains(expect), "{settings}: {said}");
     }
+}
+
+#[test]
+fn a_line_of_our_schema_in_a_line_of_a_container() {
+    let (folder, log) = folder();
+    let inner = r#"{\"level\":\"WARN\",\"message\":\"disk is full\",\"service\":\"a\"}"#;
+    append(
+        &log,
+        &format!("{{\"log\":\"{inner}\\n\",\"stream\":\"stdout\",\"time\":\"2023-11-14T22:13:20Z\"}}\n"),
+    );
+    let following = Following::start(folder.path(), "start_at: beginning\n    operators: [{type: container}]");
+    following.wait_for(&["disk is full"]);
+    let batch = following.batches.lock().unwrap()[0].clone();
+    let record = log_records(&batch.payload).next().unwrap();
+    assert_eq!(
+        (record.time_unix_nano, record.severity_number),
+        (1_700_000_000_000_000_000, 13)
+    );
+    let keys: Vec<&str> = record.attributes.iter().map(|pair| pair.key).collect();
+    assert_eq!(keys, ["log.iostream", "log.file.name"]);
+    following.stop();
 }

@@ -219,9 +219,9 @@ fn an_endpoint_that_is_away_is_given_up_and_what_was_not_sent_is_sent_later() {
     // The newest is new, the others keep their distance.
     let start = |number: u64| {
         let story = target.json(&format!("/api/trackline/v1/tracking/{number:032x}"));
-        story["trace"]["start_unix_nano"]
-            .as_u64()
-            .or_else(|| story["start_unix_nano"].as_u64())
+        let start = story["trace"]["start_unix_nano"].as_str();
+        start
+            .and_then(|start| start.parse::<u64>().ok())
             .unwrap_or_else(|| panic!("{story}"))
     };
     assert!(start(3) + 1_000_000 >= before && start(3) <= now());

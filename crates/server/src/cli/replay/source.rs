@@ -299,8 +299,10 @@ fn chosen_streams(found: &Inspection, asked: &[String], settings: &Settings) -> 
     Ok(chosen)
 }
 
-fn signal_of(pipeline: &str) -> Option<Signal> {
-    pipeline.split('/').next()?.parse().ok()
+/// The signal of a pipeline's stream. What a stage let through lies in another, behind a colon, and came from the pipeline's own.
+fn signal_of(stream: &str) -> Option<Signal> {
+    let is_own = !stream.contains(':');
+    stream.split('/').next().filter(|_| is_own)?.parse().ok()
 }
 
 fn list(names: &[String]) -> String {

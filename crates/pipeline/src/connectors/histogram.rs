@@ -13,6 +13,9 @@ use crate::config::{Problems, Section, duration};
 /// The finest scale that is begun with; a histogram that gets wider becomes coarser. The OpenTelemetry SDKs begin with it too.
 const FINEST_SCALE: i32 = 20;
 
+/// The scales there are: at the coarsest, two buckets hold all numbers.
+const SCALES: std::ops::RangeInclusive<i32> = -11..=FINEST_SCALE;
+
 /// How many buckets an exponential histogram has at most, unless told otherwise: the collector's and the SDKs' number.
 pub const DEFAULT_MAX_SIZE: u32 = 160;
 
@@ -230,7 +233,9 @@ impl Histogram {
         }
         match (&mut histogram.buckets, shape) {
             (Buckets::Explicit(own), _) if own.len() == counts.len() => *own = counts.into(),
-            (Buckets::Exponential(own), Shape::Exponential { max_size }) if counts.len() <= *max_size as usize => {
+            (Buckets::Exponential(own), Shape::Exponential { max_size })
+                if counts.len() <= *max_size as usize && SCALES.contains(&own.scale) =>
+            {
                 own.counts = counts;
             }
             _ => return None,
@@ -313,7 +318,7 @@ fn index(value: f64, scale: i32) -> i32 {
     // A power of two is the upper bound of its bucket.
     let is_power = bits & ((1 << 52) - 1) == 0;
     match scale {
-        ..=0 => (exponent - i32::from(is_power)) >> -scale,
+        ..=0 => (exponent - i32::from(is_power)) >> (-scale).min(31),
         _ if is_power => (exponent << scale) - 1,
         _ => {
             let factor = f64::from(scale).exp2() * std::f64::consts::LOG2_E;

@@ -1,6 +1,7 @@
 //! Why: how many calls, how many of them failed and how long they took can be read off spans, so that a service has these metrics without measuring anything
 //! itself. Every span that comes in is counted in `traces.span.metrics.calls` and `traces.span.metrics.duration`, by service, span name, kind, status and
-//! the dimensions that are asked for; exemplars carry the trace id.
+//! the dimensions that are asked for; exemplars carry the trace id. As series of Prometheus they are `traces_span_metrics_calls_total` and
+//! `traces_span_metrics_duration_milliseconds` (`_seconds` with `unit: s`), as dashboards and Jaeger's Monitor tab expect them.
 //!
 //! It stands behind the journal: what it counted and how far it has read are one commit, so that a crash counts nothing twice and nothing less, and
 //! cumulative series go on with their start over restarts. What a pipeline gives it is counted: let it take from a pipeline without a sampler, and sample

@@ -269,6 +269,22 @@ fn points_of(metric: &Metric) -> Vec<(Vec<KeyValue>, Point)> {
     }
 }
 
+/// A state that was damaged is read or refused, and the stage works all the same.
+pub fn survives_damage(mut stage: Box<dyn Stage>, whole: &State, damage: &[(usize, u8)], spans: &[Spanned]) {
+    let State::Whole(bytes) = whole else { panic!("a whole") };
+    let mut bytes = bytes.to_vec();
+    for (at, by) in damage {
+        let at = at % bytes.len();
+        bytes[at] ^= by;
+    }
+    let _ = stage.restore(&State::Whole(bytes.into()));
+    let mut out = Vec::new();
+    stage.take(arrived(spans, SECOND), &mut out);
+    let _ = stage.state(false);
+    stage.finish(T0 + 60 * SECOND, &mut out);
+    let _ = stage.state(true);
+}
+
 /// What a runner does with a stage, in the order of the contract: it hands it the batches of a stream, commits what it gave out and remembers, and after a
 /// crash makes another one that goes on from the last commit.
 pub struct Runner<'m> {

@@ -4,7 +4,9 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::connectors::testing::{Point, Runner, SECOND, Spanned, T0, arrived, points, spanned, stage, try_stage};
+use crate::connectors::testing::{
+    Point, Runner, SECOND, Spanned, T0, arrived, points, spanned, stage, survives_damage, try_stage,
+};
 
 const TOTAL: &str = "traces_service_graph_request_total";
 const FAILED: &str = "traces_service_graph_request_failed_total";
@@ -403,5 +405,14 @@ proptest! {
             .map(|(name, point)| (name, point.count))
             .collect();
         prop_assert_eq!(told, expect);
+    }
+
+    #[test]
+    fn no_damaged_state_is_a_panic(damage in proptest::collection::vec((0usize..10_000, 1u8..), 0..4), exponential: bool) {
+        let settings = if exponential { "{ exponential_histogram_max_size: 4 }" } else { "{}" };
+        let spans = [client(), server(), Spanned { id: 9, ..client() }, Spanned { parent: 3, ..server() }];
+        let mut before = stage(parse, settings);
+        before.take(arrived(&spans, 0), &mut Vec::new());
+        survives_damage(stage(parse, settings), &before.state(true), &damage, &spans);
     }
 }

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use super::points::MAX_POINTS;
 use super::*;
 use crate::connectors::series::FREE_CHANGES_BYTES;
-use crate::connectors::testing::{Point, Runner, SECOND, Spanned, arrived, points, spanned, stage, try_stage};
+use crate::connectors::testing::{
+    Point, Runner, SECOND, Spanned, arrived, points, spanned, stage, survives_damage, try_stage,
+};
 use crate::testing::meta;
 
 const CALLS: &str = "traces.span.metrics.calls";
@@ -609,5 +611,14 @@ proptest! {
             prop_assert!((sum - told_sum).abs() < 1e-6, "{}: {} {}", name, sum, told_sum);
             prop_assert!(is_delta || *start == told_start, "{}: {} {}", name, start, told_start);
         }
+    }
+
+    #[test]
+    fn no_damaged_state_is_a_panic(damage in proptest::collection::vec((0usize..10_000, 1u8..), 0..4), exponential: bool) {
+        let settings = if exponential { "{ histogram: { exponential: { max_size: 4 } }, exemplars: { enabled: true } }" } else { "{ exemplars: { enabled: true } }" };
+        let spans = [spanned(), Spanned { took_ns: 77_000_000, ..spanned() }, Spanned { service: "bank", ..spanned() }];
+        let mut before = stage(parse, settings);
+        before.take(arrived(&spans, 0), &mut Vec::new());
+        survives_damage(stage(parse, settings), &before.state(true), &damage, &spans);
     }
 }

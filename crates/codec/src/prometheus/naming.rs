@@ -1,6 +1,7 @@
 //! Why: one metric has one name in Prometheus, whichever way it comes there. Dots, units and kinds become the name that the rules of OpenTelemetry and
 //! Prometheus give, with no suffix twice: `request_count` is `request_count_total`, `request_duration_seconds` in `s` stays.
 
+use model::view::metrics::{Data, Metric};
 use serde::Deserialize;
 
 use super::Kind;
@@ -132,6 +133,16 @@ fn push_token(out: &mut String, token: &str) {
 fn push_tokens(out: &mut String, text: &str) {
     for token in tokens(text) {
         push_token(out, token);
+    }
+}
+
+/// The unit as far as a name tells it: `1` makes a ratio of a gauge, but in a sum that may go down it says that things are counted.
+pub fn told_unit<'a>(metric: &Metric<'a>) -> &'a str {
+    match metric.data {
+        Data::Sum {
+            is_monotonic: false, ..
+        } if metric.unit == "1" => "",
+        _ => metric.unit,
     }
 }
 

@@ -253,7 +253,7 @@ impl Encoder {
             options.labels.strategy,
             &options.namespace,
             metric.name,
-            unit,
+            naming::told_unit(metric),
             kind,
         );
         let family = match metric.data {

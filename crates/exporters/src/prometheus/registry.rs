@@ -249,7 +249,7 @@ impl Registry {
             options.labels.strategy,
             &options.namespace,
             metric.name,
-            metric.unit,
+            naming::told_unit(metric),
             kind,
         );
         // What was added to a number that may also fall has no beginning that one could count from.

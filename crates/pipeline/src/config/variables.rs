@@ -58,13 +58,15 @@ pub fn expand(
     }
 }
 
-/// A list or a map in flow style; everything in it stands where the reference does.
+/// A list or a map, in flow style or, where there are several lines, in block style; everything in it stands where the reference does.
 fn structure(text: &str, span: super::Span) -> Option<Value> {
     let trimmed = text.trim_start();
-    if !trimmed.starts_with(['[', '{']) {
-        return None;
-    }
-    let mut node = yaml::parse(&Source::new("", trimmed), span.source).ok()?;
+    let text = match trimmed.starts_with(['[', '{']) {
+        true => trimmed,
+        false if trimmed.trim_end().contains('\n') => text,
+        false => return None,
+    };
+    let mut node = yaml::parse(&Source::new("", text), span.source).ok()?;
     if matches!(node.value, Value::Scalar(_)) {
         return None;
     }
@@ -291,6 +293,42 @@ mod tests {
             &format!("${{file:{none}}}"),
             &format!("error: cannot read `{none}`: No such file or directory (os error 2)"),
         );
+    }
+
+    #[test]
+    fn lists_and_maps_in_either_style() {
+        let span = crate::config::Span {
+            source: 3,
+            line: 7,
+            column: 5,
+            length: 2,
+        };
+        let check = |text: &str, expect: &str| {
+            let found = match structure(text, span) {
+                Some(Value::List(list)) => format!("list of {}", list.len()),
+                Some(Value::Map(entries)) => {
+                    assert!(
+                        entries
+                            .iter()
+                            .all(|entry| entry.key_span == span && entry.value.span == span)
+                    );
+                    let keys: Vec<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
+                    keys.join(" ")
+                }
+                Some(Value::Scalar(_)) => "a scalar".to_owned(),
+                None => "text".to_owned(),
+            };
+            assert_eq!(found, expect, "{text}");
+        };
+        check("[a, b]", "list of 2");
+        check(" {a: 1, b: [2]}", "a b");
+        check("# why\na: 1\nb:\n  c: 2\n", "a b");
+        check("  a: 1\n  b: 2\n", "a b");
+        check("- a\n- b\n- c", "list of 3");
+        check("a: 1", "text");
+        check("a: 1\n", "text");
+        check("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n", "text");
+        check("a: 1\n b: {", "text");
     }
 
     #[test]

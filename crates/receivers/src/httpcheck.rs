@@ -535,7 +535,8 @@ impl Check {
         }
         if told.up.enabled {
             let up = i64::from(found.is_up());
-            scope.gauge("httpcheck.up", "1", |points| points.number(&point(up), &[], url));
+            // Without a unit: `1` would make `httpcheck_up_ratio` of it in Prometheus.
+            scope.gauge("httpcheck.up", "", |points| points.number(&point(up), &[], url));
         }
     }
 }

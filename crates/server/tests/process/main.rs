@@ -12,3 +12,4 @@ mod owners;
 mod reload;
 mod replay;
 mod running;
+mod scraping;

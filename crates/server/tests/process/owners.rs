@@ -22,7 +22,7 @@ const WITHIN: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(10);
 
 /// A file of the owner, beside the project; none where only the project was checked out.
-fn owners(name: &str) -> Option<String> {
+pub fn owners(name: &str) -> Option<String> {
     let project = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
     // In a worktree the project lies one folder deeper.
     let places = ["../shared/fixtures", "../../shared/fixtures"];

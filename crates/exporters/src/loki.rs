@@ -24,7 +24,9 @@ use pipeline::{BoxFuture, Exporter, Outcome, Reason};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 
-use crate::request::{Address, BuildError, Clients, Packed, Packing, asked_wait, pack_text, refusal, together};
+use crate::request::{
+    Address, BuildError, Clients, Packed, Packing, ProxyUrl, asked_wait, pack_text, refusal, together,
+};
 use crate::sender::{Own, Sender};
 
 /// What it takes.
@@ -56,6 +58,10 @@ pub struct Settings {
     /// The tenant, as `X-Scope-OrgID`, of records whose hint names none. Default: none.
     #[serde(default)]
     pub tenant_id: Option<String>,
+    /// An HTTP proxy, `http://user:password@host:port`; its password is never shown. Default: what `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` of the
+    /// environment say.
+    #[serde(default)]
+    pub proxy_url: Option<ProxyUrl>,
     /// Must be absent: `tenant_id`, or the hint `loki.tenant`, has taken its place.
     #[serde(default, deserialize_with = "no_tenant")]
     pub tenant: (),
@@ -128,6 +134,7 @@ impl Own for Settings {
 
 pub fn parse(section: &Section<'_>) -> Result<Config, Problems> {
     let config = Config::parse(section)?;
+    ProxyUrl::check(config.own.proxy_url.as_ref(), section)?;
     let endpoint = &config.own.endpoint;
     let wrong = |why: String| section.problem(&["endpoint"], format!("endpoint: {why}"));
     let target = Target::parse(endpoint).map_err(wrong)?;
@@ -179,7 +186,13 @@ impl Loki {
         let labels = &own.default_labels_enabled;
         let tenant = own.tenant_id.as_deref().map(HeaderValue::from_str).transpose();
         Ok(Loki {
-            address: Address::new(&url, content_type, &config.shared, &mut Clients::default())?,
+            address: Address::new(
+                &url,
+                content_type,
+                &config.shared,
+                own.proxy_url.as_ref(),
+                &mut Clients::default(),
+            )?,
             packing: config.shared.compression,
             encoding: own.encoding,
             format: match own.format.unwrap_or(usual) {

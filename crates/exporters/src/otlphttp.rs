@@ -18,7 +18,7 @@ use pipeline::{BoxFuture, Exporter, Outcome, Reason};
 use serde::Deserialize;
 
 use crate::otlp_request::outcome_of;
-use crate::request::{Address, BuildError, Clients, Packing, pack, pack_text, shortened};
+use crate::request::{Address, BuildError, Clients, Packing, ProxyUrl, pack, pack_text, shortened};
 use crate::sender::{Own, Sender};
 
 #[derive(Debug, Clone, Deserialize)]
@@ -39,6 +39,10 @@ pub struct Settings {
     /// `proto` (default) or `json`.
     #[serde(default)]
     pub encoding: Encoding,
+    /// An HTTP proxy, `http://user:password@host:port`; its password is never shown. Default: what `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` of the
+    /// environment say.
+    #[serde(default)]
+    pub proxy_url: Option<ProxyUrl>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -59,6 +63,7 @@ impl Own for Settings {
 pub fn parse(section: &Section<'_>) -> Result<Config, Problems> {
     let config = Config::parse(section)?;
     let settings = &config.own;
+    ProxyUrl::check(settings.proxy_url.as_ref(), section)?;
     let endpoints = [
         ("endpoint", &settings.endpoint),
         ("traces_endpoint", &settings.traces_endpoint),
@@ -110,7 +115,13 @@ impl OtlpHttp {
         let mut addresses: [Option<Address>; Signal::ALL.len()] = Default::default();
         for (signal, address) in Signal::ALL.into_iter().zip(&mut addresses) {
             if let Some(url) = config.own.url(signal) {
-                *address = Some(Address::new(&url, content_type, &config.shared, &mut clients)?);
+                *address = Some(Address::new(
+                    &url,
+                    content_type,
+                    &config.shared,
+                    config.own.proxy_url.as_ref(),
+                    &mut clients,
+                )?);
             }
         }
         Ok(OtlpHttp {

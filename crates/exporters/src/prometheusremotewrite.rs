@@ -32,7 +32,7 @@ use serde::de::IgnoredAny;
 use tokio::task::JoinSet;
 
 use crate::prometheus::{ResourceToTelemetry, check_labels, label_options};
-use crate::request::{Address, BuildError, Clients, Packed, asked_wait, refusal};
+use crate::request::{Address, BuildError, Clients, Packed, ProxyUrl, asked_wait, refusal};
 use crate::sender::{Own, Sender};
 
 /// Largest request before compression where none is configured: what Mimir and Grafana Cloud take with some room.
@@ -52,6 +52,10 @@ const MAX_UNFINISHED: usize = 16;
 pub struct Settings {
     /// The whole URL, `https://host/api/v1/write`.
     pub endpoint: String,
+    /// An HTTP proxy, `http://user:password@host:port`; its password is never shown. Default: what `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` of the
+    /// environment say.
+    #[serde(default)]
+    pub proxy_url: Option<ProxyUrl>,
     /// Put before every name. Default: nothing.
     #[serde(default)]
     pub namespace: String,
@@ -164,6 +168,7 @@ impl Own for Settings {
 
 pub fn parse(section: &Section<'_>) -> Result<Config, Problems> {
     let config = Config::parse(section)?;
+    ProxyUrl::check(config.own.proxy_url.as_ref(), section)?;
     let endpoint = &config.own.endpoint;
     let target = Target::parse(endpoint).map_err(|why| section.problem(&["endpoint"], format!("endpoint: {why}")))?;
     if target.https.is_none() {
@@ -291,7 +296,13 @@ impl RemoteWrite {
         {
             shared.headers.insert(VERSION_HEADER.to_owned(), number.to_owned());
         }
-        let address = Address::new(&config.own.endpoint, content_type, &shared, &mut Clients::default())?;
+        let address = Address::new(
+            &config.own.endpoint,
+            content_type,
+            &shared,
+            config.own.proxy_url.as_ref(),
+            &mut Clients::default(),
+        )?;
         Ok(RemoteWrite {
             address: Arc::new(address),
             version,

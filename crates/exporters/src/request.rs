@@ -14,6 +14,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
 use model::{Batch, Compression};
 use net::dial::{Answer, Client, DialConfigError, DialError, Target, headers};
+use net::proxy::{Proxy, ProxyError};
+use pipeline::config::{Problems, Section};
 use pipeline::{Outcome, Reason};
 use serde::Deserialize;
 
@@ -175,6 +177,41 @@ pub enum BuildError {
     Header(String),
     #[error("tls: {0}")]
     Tls(#[from] DialConfigError),
+    #[error("proxy_url: {0}")]
+    Proxy(#[from] ProxyError),
+}
+
+/// `proxy_url`, which may hold a password and which nothing prints.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct ProxyUrl(String);
+
+impl std::fmt::Debug for ProxyUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+impl ProxyUrl {
+    /// Says what is wrong with one.
+    pub fn check(url: Option<&ProxyUrl>, section: &Section<'_>) -> Result<(), Problems> {
+        let Some(url) = url.filter(|url| !url.0.is_empty()) else {
+            return Ok(());
+        };
+        match Proxy::parse(&url.0) {
+            // Certificates are read when the exporter is opened.
+            Ok(_) | Err(ProxyError::Tls(_)) => Ok(()),
+            Err(ProxyError::Url(why)) => Err(section.problem(&["proxy_url"], format!("proxy_url: {why}"))),
+        }
+    }
+
+    /// The proxy that is configured, or else that of the environment.
+    fn proxy(url: Option<&ProxyUrl>, https: bool, host: &str, port: u16) -> Result<Option<Proxy>, ProxyError> {
+        match url.filter(|url| !url.0.is_empty()) {
+            Some(url) => Proxy::parse(&url.0).map(Some),
+            None => Proxy::from_environment(https, host, port),
+        }
+    }
 }
 
 /// The headers of the configuration, and who we are.
@@ -205,13 +242,15 @@ impl Address {
         url: &str,
         content_type: &'static str,
         shared: &Shared,
+        proxy_url: Option<&ProxyUrl>,
         clients: &mut Clients,
     ) -> Result<Address, BuildError> {
         let target = Target::parse(url).map_err(BuildError::Endpoint)?;
         let secure = target.https.unwrap_or(true);
         let port = target.port.unwrap_or(if secure { 443 } else { 80 });
         let tls = secure.then(|| shared.tls.clone().unwrap_or_default().client());
-        let client = Client::new(&target.host, port, tls.as_ref(), false)?;
+        let proxy = ProxyUrl::proxy(proxy_url, secure, &target.host, port)?;
+        let client = Client::new(&target.host, port, tls.as_ref(), false)?.through(proxy);
         let uri = url
             .parse()
             .map_err(|error| BuildError::Endpoint(format!("{url}: {error}")))?;

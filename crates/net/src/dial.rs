@@ -22,6 +22,9 @@ use rustls::{DigitallySignedStruct, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use crate::proxy::Proxy;
+use crate::socket::Socket;
+
 /// Time to reach the other side, TLS included. A backend in another region answers within a tenth of it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -149,6 +152,7 @@ pub struct Client {
     tls: Option<(tokio_rustls::TlsConnector, ServerName<'static>)>,
     /// Without TLS nobody says which version is spoken: gRPC is HTTP/2 by prior knowledge, other protocols HTTP/1.1.
     prior_http2: bool,
+    proxy: Option<Proxy>,
     shared: tokio::sync::Mutex<Option<http2::SendRequest<Full<Bytes>>>>,
     idle: Mutex<Vec<http1::SendRequest<Full<Bytes>>>>,
 }
@@ -190,9 +194,16 @@ impl Client {
             port,
             tls,
             prior_http2,
+            proxy: None,
             shared: tokio::sync::Mutex::default(),
             idle: Mutex::default(),
         })
+    }
+
+    /// The same, through a proxy if there is one.
+    #[must_use]
+    pub fn through(self, proxy: Option<Proxy>) -> Client {
+        Client { proxy, ..self }
     }
 
     /// `host:port`, as it belongs into `Host` and messages.
@@ -236,14 +247,32 @@ impl Client {
                 if let Ok(host) = self.address().parse() {
                     request.headers_mut().entry(http::header::HOST).or_insert(host);
                 }
-                let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).parse();
-                if let Ok(path) = path {
-                    *request.uri_mut() = path;
+                match self.proxy.as_ref().filter(|_| self.tls.is_none()) {
+                    // A proxy is told the whole of it.
+                    Some(proxy) => {
+                        if let Some(authorization) = proxy.authorization() {
+                            let name = http::header::PROXY_AUTHORIZATION;
+                            request.headers_mut().insert(name, authorization.clone());
+                        }
+                    }
+                    None => {
+                        let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).parse();
+                        if let Ok(path) = path {
+                            *request.uri_mut() = path;
+                        }
+                    }
                 }
                 let response = sender
                     .send_request(request)
                     .await
                     .map_err(|error| self.broken(&error))?;
+                // Not the backend's word: it has seen nothing.
+                if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED && self.proxy.is_some() {
+                    return Err(DialError::Connect {
+                        address: self.address(),
+                        why: "the proxy wants another user or password (407)".to_owned(),
+                    });
+                }
                 let (answer, is_read) = self.read(response, reading).await?;
                 let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
                 if is_read && idle.len() < MAX_IDLE_CONNECTIONS && !sender.is_closed() {
@@ -341,10 +370,22 @@ impl Client {
             address: self.address(),
             why,
         };
-        let socket = TcpStream::connect((self.host.as_str(), self.port))
-            .await
-            .map_err(|error| failed(error.to_string()))?;
-        socket.set_nodelay(true).map_err(|error| failed(error.to_string()))?;
+        let socket: Box<dyn Socket> = match &self.proxy {
+            Some(proxy) => {
+                let through = match self.tls.is_some() {
+                    true => proxy.tunnel(&self.address()).await,
+                    false => proxy.connect().await,
+                };
+                through.map_err(failed)?
+            }
+            None => {
+                let socket = TcpStream::connect((self.host.as_str(), self.port))
+                    .await
+                    .map_err(|error| failed(error.to_string()))?;
+                socket.set_nodelay(true).map_err(|error| failed(error.to_string()))?;
+                Box::new(socket)
+            }
+        };
         match &self.tls {
             None => self.handshake(socket, self.prior_http2).await,
             Some((connector, name)) => {

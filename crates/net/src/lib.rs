@@ -21,6 +21,7 @@ pub mod dial;
 mod doors;
 mod endpoint;
 pub mod grpc;
+pub mod proxy;
 mod routes;
 mod service;
 pub mod socket;

@@ -3,7 +3,7 @@
 
 use std::error::Error;
 
-use net::Doors;
+use net::{Collision, Doors};
 use pipeline::sending::Sending;
 use pipeline::{Budget, Exporter, Sink};
 
@@ -44,6 +44,12 @@ pub struct Opening<'a> {
 pub trait Settings: Send {
     /// Reads certificates and opens files; connects with the first request.
     fn open(self: Box<Self>, opening: &mut Opening<'_>) -> Result<(Sink, Sending), OpenError>;
+
+    /// Takes its places on doors that will not open, so that two who want one are told before anything starts. Most exporters listen nowhere.
+    fn claim(&self, name: &str, doors: &mut Doors) -> Result<(), Collision> {
+        let _ = (name, doors);
+        Ok(())
+    }
 }
 
 fn sink(exporter: impl Exporter) -> Sink {
@@ -116,6 +122,10 @@ impl Settings for file::Config {
 impl Settings for prometheus::Config {
     fn open(self: Box<Self>, opening: &mut Opening<'_>) -> Result<(Sink, Sending), OpenError> {
         Ok((sink(Prometheus::mount(&self, opening)?), Sending::local()))
+    }
+
+    fn claim(&self, name: &str, doors: &mut Doors) -> Result<(), Collision> {
+        prometheus::claim(self, name, doors)
     }
 }
 

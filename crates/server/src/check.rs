@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use model::Batch;
 use net::{At, Doors, Endpoint, Mount};
-use pipeline::config::{Component, Config, Problem};
+use pipeline::config::{Component, Config, Problem, Span};
 use pipeline::plan::Planned;
 use pipeline::{Ack, Budget, Entry, Intake, Ledger};
 
-use crate::assemble::{ExtensionSettings, ServerPlan};
+use crate::assemble::{ExporterSettings, ExtensionSettings, ServerPlan};
 
 /// What mounting would say, found without opening anything.
 #[derive(Default)]
@@ -18,8 +18,7 @@ pub struct DoorCheck {
     pub warnings: Vec<Problem>,
 }
 
-/// Whether everything that listens finds its place on the doors: two receivers on one port, or one and an extension. Exporters that listen open files
-/// when they are opened, so they are not looked at.
+/// Whether everything that listens finds its place on the doors: two receivers on one port, or one and an extension or an exporter.
 pub fn check_doors(plan: ServerPlan, config: &Config) -> DoorCheck {
     let mut check = DoorCheck::default();
     let (mut doors, ledger, budget) = (Doors::new(), Ledger::new(), Budget::root("check", 0));
@@ -27,6 +26,18 @@ pub fn check_doors(plan: ServerPlan, config: &Config) -> DoorCheck {
         let found = components.iter().find(|component| component.id.as_str() == name);
         found.map(|component| component.span)
     };
+    // Whoever has a place by now, with where it stands.
+    let mut taken: Vec<(String, Option<Span>)> = Vec::new();
+    for Planned { name, settings } in &plan.exporters {
+        let ExporterSettings::Other(settings) = settings else {
+            continue;
+        };
+        let span = place(&config.exporters, name);
+        if let Err(collision) = settings.claim(name, &mut doors) {
+            check.mistakes.push(mistake(span, collision.to_string(), &taken));
+        }
+        taken.push((format!("exporter {name}"), span));
+    }
     for Planned { name, settings } in plan.receivers {
         let span = place(&config.receivers, &name);
         let nowhere: Arc<dyn Entry> = Arc::new(|_: Batch, ack: Ack| drop(ack));
@@ -42,8 +53,9 @@ pub fn check_doors(plan: ServerPlan, config: &Config) -> DoorCheck {
                     .warnings
                     .extend(warnings.map(|warning| Problem::new(span, warning)));
             }
-            Err(error) => check.mistakes.push(Problem::new(span, error.to_string())),
+            Err(error) => check.mistakes.push(mistake(span, error.to_string(), &taken)),
         }
+        taken.push((format!("receiver {name}"), span));
     }
     for Planned { name, settings } in &plan.extensions {
         let Some((endpoint, at)) = settings.listens() else {
@@ -52,10 +64,23 @@ pub fn check_doors(plan: ServerPlan, config: &Config) -> DoorCheck {
         let service = net::handler_fn(|_| async { net::Response::new(net::empty_body()) });
         if let Err(collision) = doors.mount(&endpoint, &format!("extension {name}"), Mount::Http { at, service }) {
             let span = place(&config.extensions, name);
-            check.mistakes.push(Problem::new(span, collision.to_string()));
+            check.mistakes.push(mistake(span, collision.to_string(), &taken));
         }
+        taken.push((format!("extension {name}"), place(&config.extensions, name)));
     }
     check
+}
+
+/// Two that want one place: shown where the second stands, with the line of the first.
+fn mistake(span: Option<Span>, message: String, taken: &[(String, Option<Span>)]) -> Problem {
+    let is_meant = |who: &str| {
+        let mut rest = message.split(who).skip(1);
+        // `receiver otlp` is not `receiver otlp/b`.
+        rest.any(|after| !after.starts_with(|c: char| c.is_alphanumeric() || "/_-.".contains(c)))
+    };
+    let first = taken.iter().rev().find(|(who, at)| *at != span && is_meant(who));
+    let hint = first.and_then(|(who, at)| Some(format!("the {who} stands in line {}", (*at)?.line)));
+    Problem::new(span, message).hint(hint)
 }
 
 impl ExtensionSettings {

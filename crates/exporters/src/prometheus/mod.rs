@@ -23,7 +23,10 @@ use codec::prometheus::text::{Format, Writer};
 use http::header::{ACCEPT, ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
 use http::{Method, StatusCode};
 use model::{Batch, Signal};
-use net::{At, DoorSettings, Endpoint, Mount, Request, Response, TlsFiles, empty_body, full_body, handler_fn};
+use net::{
+    At, Collision, DoorSettings, Doors, Endpoint, Mount, Request, Response, Service, TlsFiles, empty_body, full_body,
+    handler_fn,
+};
 use pipeline::config::{Problems, Section};
 use pipeline::{BoxFuture, Exporter, Outcome, Reason};
 use serde::{Deserialize, Deserializer};
@@ -202,23 +205,31 @@ impl Prometheus {
             open_metrics: config.enable_open_metrics,
             scrapes: Semaphore::new(MAX_SCRAPES),
         });
-        let settings = DoorSettings {
-            tls: config.tls.clone().map(|tls| TlsFiles {
-                cert_file: tls.cert_file,
-                key_file: tls.key_file,
-            }),
-            ..DoorSettings::default()
-        };
         let served = Arc::clone(&page);
-        let mount = Mount::Http {
-            at: At::Path("/metrics".to_owned()),
-            service: handler_fn(move |request| Arc::clone(&served).answer(request)),
-        };
-        opening
-            .doors
-            .mount_with(&config.endpoint, &format!("exporter {}", opening.name), mount, settings)?;
+        let service = handler_fn(move |request| Arc::clone(&served).answer(request));
+        place(config, opening.name, opening.doors, service)?;
         Ok(Prometheus { page })
     }
+}
+
+/// Takes the page's place on its door.
+fn place(config: &Config, name: &str, doors: &mut Doors, service: Service) -> Result<(), Collision> {
+    let settings = DoorSettings {
+        tls: config.tls.clone().map(|tls| TlsFiles {
+            cert_file: tls.cert_file,
+            key_file: tls.key_file,
+        }),
+        ..DoorSettings::default()
+    };
+    let at = At::Path("/metrics".to_owned());
+    let mount = Mount::Http { at, service };
+    doors.mount_with(&config.endpoint, &format!("exporter {name}"), mount, settings)
+}
+
+/// The same with nothing to show, for who only wants to know whether the place is free.
+pub fn claim(config: &Config, name: &str, doors: &mut Doors) -> Result<(), Collision> {
+    let service = handler_fn(|_| async { Response::new(empty_body()) });
+    place(config, name, doors, service)
 }
 
 impl Exporter for Prometheus {

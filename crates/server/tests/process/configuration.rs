@@ -93,6 +93,39 @@ fn two_that_want_one_port_are_both_named() {
     assert_eq!(said.status.code(), Some(1), "{out}");
     let place = format!("{file}:3:3: receiver otlp/b (grpc) and receiver otlp (grpc) both want");
     assert!(out.contains(&place), "{out}");
+    assert!(out.contains("the receiver otlp stands in line 2"), "{out}");
+}
+
+#[test]
+fn validate_knows_where_exporters_listen() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let config = |first: &str, second: &str| {
+        format!(
+            "receivers: {{ otlp: {{ protocols: {{ http: {{ endpoint: 127.0.0.1:4318 }} }} }} }}\nexporters:\n  prometheus: {{ endpoint: '{first}' }}\n  \
+             prometheus/b: {{ endpoint: '{second}' }}\nservice: {{ pipelines: {{ metrics: {{ receivers: [otlp], exporters: [prometheus, prometheus/b] }} }} }}\n"
+        )
+    };
+    let check = |first: &str, second: &str, expect: &[&str]| {
+        let file = written(directory.path(), "exporters.yaml", &config(first, second));
+        let said = trackline(&["validate", "--config", &file]);
+        let out = text(&said.stdout);
+        assert_eq!(said.status.code(), Some(i32::from(!expect.is_empty())), "{out}");
+        for words in expect {
+            assert!(out.contains(words), "{out}\nexpected: {words}");
+        }
+    };
+    check("127.0.0.1:9464", "127.0.0.1:9465", &[]);
+    let both = "exporter prometheus/b and exporter prometheus both want the path /metrics";
+    check(
+        "127.0.0.1:9464",
+        "127.0.0.1:9464",
+        &[":4:3: ", both, "the exporter prometheus stands in line 3"],
+    );
+    check(
+        "127.0.0.1:9464",
+        "0.0.0.0:9464",
+        &[":4:3: ", "overlaps with", "the exporter prometheus stands in line 3"],
+    );
 }
 
 #[test]

@@ -29,7 +29,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use codec::cloudwatch::{LogOptions, Name, Template, log_events};
+use codec::cloudwatch::{LogOptions, Name, Template, log_bytes, log_events};
 use model::{Batch, Signal};
 use pipeline::config::{Problems, Section};
 use pipeline::sending::Sending;
@@ -202,7 +202,8 @@ impl CloudWatchLogs {
             return Outcome::rejected(Reason::Unsupported, message, batch.items);
         }
         let translate = || log_events(&batch.payload, batch.meta.received_at_unix_nano, &self.options);
-        self.delivery.deliver(&batch, translate).await
+        let bytes = log_bytes(&batch.payload, self.options.raw);
+        self.delivery.deliver(&batch, bytes, translate).await
     }
 }
 

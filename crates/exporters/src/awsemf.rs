@@ -422,7 +422,8 @@ impl AwsEmf {
             encoder.encode(&batch.payload, batch.meta.received_at_unix_nano, &batch.meta.receiver)
         };
         match &self.destination {
-            Destination::CloudWatch(delivery) => delivery.deliver(&batch, translate).await,
+            // All the room there is: one batch at a time, even where senders wait for the answers themselves.
+            Destination::CloudWatch(delivery) => delivery.deliver(&batch, usize::MAX, translate).await,
             Destination::Stdout(stdout) => print(&translate(), stdout),
         }
     }

@@ -36,6 +36,25 @@ struct EmbeddedAws {
     stream: Option<String>,
 }
 
+/// About what the events of a logs payload take, at the most what is made of one; reads no record.
+pub fn log_bytes(payload: &[u8], raw: bool) -> usize {
+    let mut bytes = 0usize;
+    for resource_group in resource_logs(payload) {
+        let of_resource = resource_group.owner().raw.len();
+        for scope_group in resource_group.list() {
+            let around = if raw {
+                0
+            } else {
+                of_resource + scope_group.owner().raw.len()
+            };
+            for record in scope_group.list().raw() {
+                bytes = bytes.saturating_add(record.len() + around);
+            }
+        }
+    }
+    bytes.min(MAX_TRANSLATED_BYTES)
+}
+
 /// The events of a logs payload. A record without a time has that of its arrival.
 pub fn log_events(payload: &[u8], received_at_unix_nano: u64, options: &LogOptions) -> Translated {
     let mut out = Translated::default();

@@ -10,7 +10,7 @@ mod put;
 
 use std::collections::HashMap;
 
-pub use logs::{LogOptions, log_events};
+pub use logs::{LogOptions, log_bytes, log_events};
 pub use name::{Name, NameError, Template};
 pub use put::{MAX_EVENT_BYTES, Put, puts};
 

@@ -2,7 +2,8 @@
 //! the rest is repeated.
 //!
 //! A batch becomes several requests. What AWS said of each is remembered until all have an answer, so that a repetition sends only what is open. What can
-//! still be there twice: a request whose answer was lost, which nobody can know; and what was under way when the process was killed.
+//! still be there twice: a request whose answer was lost, which nobody can know; and what was under way when the process was killed. While AWS is away only the
+//! answers are kept; requests are made anew when they are repeated, unless making them twice would bring something else.
 //!
 //! Source: Amazon CloudWatch Logs API Reference, "PutLogEvents", "CreateLogGroup", "CreateLogStream", "PutRetentionPolicy", "PutIndexPolicy".
 
@@ -16,6 +17,7 @@ use model::Batch;
 use pipeline::{Outcome, Reason};
 use serde::Deserialize;
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use super::api::{Api, Failure, Refusal};
 use crate::request::{Packed, Packing, pack_text};
@@ -28,6 +30,9 @@ const MAX_STEPS: usize = 4;
 
 /// Batches that are remembered as partly taken, at least: one for each pipeline that shares the exporter.
 const MIN_UNFINISHED: usize = 16;
+
+/// What requests of all batches may take at once, so that a resource that is written with each of its records fills nobody's memory.
+const MAX_HELD_KIB: u32 = 64 << 10;
 
 /// Answers that are about what was sent, and would be the same for ever.
 const DATA_CODES: [&str; 4] = [
@@ -63,18 +68,24 @@ pub struct Delivery {
     /// Headers of `PutLogEvents`.
     headers: &'static [(&'static str, &'static str)],
     packing: Packing,
-    /// Whether a batch with the same bytes is the same batch, because making events of it a second time would bring something else.
-    same_by_content: bool,
+    /// Whether requests are kept until they are settled, because making events of a batch a second time would bring something else.
+    keeps: bool,
+    room: Semaphore,
     max_unfinished: usize,
     unfinished: Mutex<VecDeque<Arc<Work>>>,
 }
 
 /// A batch on its way.
 struct Work {
-    /// Which batch it is: a repetition has the same bytes at the same place, and holding them keeps the place theirs.
+    /// Which batch it is: a repetition has the same bytes.
     payload: Bytes,
-    parts: Vec<Part>,
     answers: Mutex<Vec<Option<Settled>>>,
+    kept: Option<Arc<Made>>,
+}
+
+/// What was made of a batch.
+struct Made {
+    parts: Vec<Part>,
     rejected: Vec<(u32, &'static str)>,
     filtered: u32,
 }
@@ -103,7 +114,8 @@ impl Delivery {
             groups,
             headers: &[],
             packing,
-            same_by_content: false,
+            keeps: false,
+            room: Semaphore::new(MAX_HELD_KIB as usize),
             max_unfinished: MIN_UNFINISHED.max(in_flight * 2),
             unfinished: Mutex::default(),
         }
@@ -114,15 +126,19 @@ impl Delivery {
     pub fn of_metrics(self) -> Delivery {
         Delivery {
             headers: &[("x-amzn-logs-format", "json/emf")],
-            same_by_content: true,
+            keeps: true,
             ..self
         }
     }
 
-    /// Delivers what `translate` makes of the batch, or what is left of it from an earlier attempt.
-    pub async fn deliver(&self, batch: &Batch, translate: impl FnOnce() -> Translated) -> Outcome {
-        let work = self.work(batch, translate);
-        for (at, part) in work.parts.iter().enumerate() {
+    /// Delivers what `translate` makes of the batch, or what is left of it from an earlier attempt. `bytes` is about what that takes; whatever is larger than
+    /// all that may be taken goes alone.
+    pub async fn deliver(&self, batch: &Batch, bytes: usize, translate: impl FnOnce() -> Translated) -> Outcome {
+        let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX).min(MAX_HELD_KIB);
+        // It is never closed, so it always grants.
+        let _room = self.room.acquire_many(kib).await;
+        let (work, made) = self.work(batch, translate);
+        for (at, part) in made.parts.iter().enumerate() {
             if work.answers.lock().unwrap_or_else(PoisonError::into_inner)[at].is_some() {
                 continue;
             }
@@ -134,24 +150,40 @@ impl Delivery {
         let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
         unfinished.retain(|known| !Arc::ptr_eq(known, &work));
         drop(unfinished);
-        work.outcome()
+        made.outcome(&work.answers.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The batch as it was left by an earlier attempt, or translated.
-    fn work(&self, batch: &Batch, translate: impl FnOnce() -> Translated) -> Arc<Work> {
+    /// The batch as it was left by an earlier attempt, or a new one, and the requests for it.
+    fn work(&self, batch: &Batch, translate: impl FnOnce() -> Translated) -> (Arc<Work>, Arc<Made>) {
         let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = |work: &&Arc<Work>| {
-            let same_place = work.payload.as_ptr() == batch.payload.as_ptr();
-            work.payload.len() == batch.payload.len()
-                && (same_place || self.same_by_content && work.payload == batch.payload)
+        let same = |work: &&Arc<Work>| work.payload == batch.payload;
+        let known = unfinished.iter().find(same).cloned();
+        let made = match known.as_ref().and_then(|work| work.kept.clone()) {
+            Some(made) => made,
+            None => Arc::new(self.make_parts(translate())),
         };
-        if let Some(known) = unfinished.iter().find(same) {
-            return Arc::clone(known);
+        // The same batch becomes the same requests.
+        if let Some(work) = known
+            && work.answers.lock().unwrap_or_else(PoisonError::into_inner).len() == made.parts.len()
+        {
+            return (work, made);
         }
-        let translated = translate();
+        let work = Arc::new(Work {
+            payload: batch.payload.clone(),
+            answers: Mutex::new(made.parts.iter().map(|_| None).collect()),
+            kept: self.keeps.then(|| Arc::clone(&made)),
+        });
+        if unfinished.len() == self.max_unfinished {
+            unfinished.pop_front();
+        }
+        unfinished.push_back(Arc::clone(&work));
+        (work, made)
+    }
+
+    fn make_parts(&self, translated: Translated) -> Made {
         let mut parts = Vec::new();
-        for stream in &translated.streams {
-            for put in cloudwatch::puts(stream) {
+        for stream in translated.streams {
+            for put in cloudwatch::puts(&stream) {
                 parts.push(Part {
                     group: stream.group.clone(),
                     name: stream.name.clone(),
@@ -160,18 +192,11 @@ impl Delivery {
                 });
             }
         }
-        let work = Arc::new(Work {
-            payload: batch.payload.clone(),
-            answers: Mutex::new(parts.iter().map(|_| None).collect()),
+        Made {
             parts,
             rejected: translated.rejected,
             filtered: translated.filtered,
-        });
-        if unfinished.len() == self.max_unfinished {
-            unfinished.pop_front();
         }
-        unfinished.push_back(Arc::clone(&work));
-        work
     }
 
     async fn put(&self, part: &Part) -> Result<Settled, Failure> {
@@ -384,9 +409,8 @@ fn settled(body: &[u8], part: &Part) -> Settled {
     }
 }
 
-impl Work {
-    fn outcome(&self) -> Outcome {
-        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+impl Made {
+    fn outcome(&self, answers: &[Option<Settled>]) -> Outcome {
         let mut refused = 0u32;
         let mut messages: Vec<&str> = Vec::new();
         for answer in answers.iter().flatten() {

@@ -1,3 +1,5 @@
+//! Metrics in, events out: what CloudWatch is told.
+
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1 as otlp;
 use opentelemetry_proto::tonic::metrics::v1 as metrics;
@@ -8,6 +10,8 @@ use regex::Regex;
 use serde_json::{Value as Json, json};
 
 use super::*;
+
+mod any;
 
 const T: u64 = 1_700_000_000_000_000_000;
 const SECOND: u64 = 1_000_000_000;

@@ -13,3 +13,4 @@ mod reload;
 mod replay;
 mod running;
 mod scraping;
+mod tail_sampling;

@@ -69,6 +69,25 @@ fn what_has_no_sum_begins_anew_and_can_be_remembered() {
     assert_eq!(plain(&out[1], CUMULATIVE), [double(1, 2, f64::NEG_INFINITY)]);
 }
 
+/// What version 1 remembers of one stream (`docs/format/stages.md`): what was written once is read for ever.
+const REMEMBERED: &str = "0100002a36fe9c971700002a36fe9c97170a380a100f51ddcc59041f5a044cb4251b6932861100002a36fe9c97173a1b1100002a36fe9c97171900cac471fe9c9717310500000000000000";
+
+#[test]
+fn what_was_remembered_once_is_read_for_ever() {
+    let mut stage = make(parse, "{}")();
+    let mut out = Vec::new();
+    stage.take(batch(&[int(1, 0, 1, 5)], DELTA, 0), &mut out);
+    let State::Whole(state) = stage.state(true) else {
+        panic!("all of it")
+    };
+    let hex: String = state.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hex, REMEMBERED);
+    let mut again = make(parse, "{}")();
+    again.restore(&State::Whole(state)).expect("reads");
+    again.take(batch(&[int(1, 1, 2, 3)], DELTA, 1), &mut out);
+    assert_eq!(plain(&out[1], CUMULATIVE), [int(1, 0, 2, 8)]);
+}
+
 #[test]
 fn a_stream_that_is_silent_ends_and_new_ones_are_bounded() {
     let (points, _) = sums(

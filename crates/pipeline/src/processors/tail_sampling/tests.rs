@@ -624,6 +624,30 @@ fn mistakes_are_told() {
     assert!(problems.to_string().contains("more than 128 conditions"));
 }
 
+/// What version 1 remembers of one limit, a trace that was kept and one that was not (`docs/format/stages.md`): what was written once is read for ever.
+const REMEMBERED: &str =
+    "0102000000000000000000000000ac4d32059d971700000000000000000000000000000001010000000000000000000000000000000200";
+
+#[test]
+fn what_was_remembered_once_is_read_for_ever() {
+    let policies = "{name: a, type: rate_limiting, rate_limiting: {spans_per_second: 1, burst_capacity: 2}}";
+    let mut stage = make(&format!("{{ policies: [{policies}] }}"))();
+    let other = ProtoSpan {
+        trace_id: id(2).0.to_vec(),
+        ..span()
+    };
+    let batch = request(Vec::new(), vec![span(), span(), other], START);
+    run(&mut *stage, std::slice::from_ref(&batch));
+    let State::Whole(state) = stage.state(true) else {
+        panic!("all of it")
+    };
+    let hex: String = state.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hex, REMEMBERED);
+    let mut again = make("{ policies: [{name: none, type: span_count, span_count: {min_spans: 99}}] }")();
+    again.restore(&State::Whole(state)).expect("reads");
+    assert_eq!(trace_ids(&run(&mut *again, &[batch])[0]), [1, 1]);
+}
+
 #[test]
 fn what_was_remembered_by_others_is_refused_or_begun_anew() {
     let with = |policies: &str| make(&format!("{{ policies: [{policies}] }}"))();

@@ -61,7 +61,7 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
         "Config",
         &[
             "crates/receivers/src/filelog/mod.rs",
-            "crates/receivers/src/filelog/operators.rs",
+            "crates/receivers/src/filelog/operators/config.rs",
         ],
     ),
     ("Receiver `stdin`", "Config", &["crates/receivers/src/stdin.rs"]),

@@ -151,7 +151,7 @@ impl Reader {
 
     // ---- Which files there are ----
 
-    fn scan(&mut self) {
+    pub(super) fn scan(&mut self) {
         let mut found = Found::default();
         for glob in &self.plan.include {
             glob.walk(&mut found);
@@ -392,7 +392,7 @@ impl Reader {
     // ---- What is in them ----
 
     /// One batch from whoever has something, pushed until the pipeline takes it.
-    fn turn(&mut self, stop: &mut Stop, runtime: &Handle) -> Turn {
+    pub(super) fn turn(&mut self, stop: &mut Stop, runtime: &Handle) -> Turn {
         let mut request = Request::default();
         let mut touched = Vec::new();
         let mut taken = 0;
@@ -482,6 +482,15 @@ impl Reader {
             }
             _ => false,
         };
+        // Since the last scan it may have been cut off and have grown again; then the next one sees to it.
+        let head = head_of(file, self.plan.fingerprint_size)?;
+        if !tracked.print.begins(&head) {
+            return Ok(0);
+        }
+        if (tracked.print.len as usize) < head.len() {
+            tracked.print = Fingerprint::of(&head);
+            tracked.is_unsaved = true;
+        }
         let start = tracked.read;
         let observed = now_unix_nano();
         let longest = self.plan.splitter.max_log_size + 1;
@@ -493,6 +502,10 @@ impl Reader {
             self.window.resize(bytes, 0);
             let got = read_at(file, &mut self.window, tracked.read)?;
             self.window.truncate(got);
+            // What begins so after it was read began so before: these bytes are of this file, and not of what was written over it.
+            if !begins(file, &tracked.print) {
+                break;
+            }
             let is_all = got as u64 == available;
             let mut rest = &self.window[..];
             let mut has_entry = false;
@@ -598,7 +611,7 @@ impl Reader {
 }
 
 /// What became of one batch.
-enum Turn {
+pub(super) enum Turn {
     Idle,
     Delivered,
     Stopped,

@@ -516,3 +516,45 @@ fn a_line_of_our_schema_in_a_line_of_a_container() {
     assert_eq!(keys, ["log.iostream", "log.file.name"]);
     following.stop();
 }
+
+/// Bytes of the new content were taken for the end of the old one, and the rest of that was never read.
+#[test]
+fn a_file_cut_off_and_grown_again_between_two_looks_was_read_from_the_middle() {
+    let (folder, log) = folder();
+    let batches = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&batches);
+    let entry: Arc<dyn Entry> = Arc::new(move |batch: Batch, ack: Ack| {
+        kept.lock().unwrap().push(batch);
+        ack.resolve(Outcome::Delivered);
+    });
+    let routes = vec![(Signal::Logs, entry)];
+    let intake = Intake::new("filelog", &Ledger::new(), Budget::root("test", 64 << 20), routes);
+    let settings = format!(
+        "include: ['{}/*.log']\n    start_at: beginning",
+        folder.path().display()
+    );
+    let plan = read(&settings).unwrap().config.plan().unwrap();
+    let mut reader = super::reader::Reader::open(plan, intake, Arc::default(), None).unwrap();
+    let runtime = Runtime::new().unwrap();
+    let (_stop, mut stopped) = watch::channel(false);
+    let lines = |name: &str, count: u32| (0..count).map(|line| format!("{name} {line}\n")).collect::<String>();
+
+    append(&log, &lines("old", 100));
+    reader.scan();
+    reader.turn(&mut stopped, runtime.handle());
+    append(&log, &lines("late", 50));
+    fs::copy(&log, folder.path().join("app.log.1")).unwrap();
+    OpenOptions::new().write(true).open(&log).unwrap().set_len(0).unwrap();
+    append(&log, &lines("new", 500));
+    for _ in 0..3 {
+        reader.turn(&mut stopped, runtime.handle());
+        reader.turn(&mut stopped, runtime.handle());
+        reader.scan();
+    }
+    let mut bodies: Vec<String> = batches.lock().unwrap().iter().flat_map(bodies_of).collect();
+    bodies.sort();
+    let all = format!("{}{}{}", lines("old", 100), lines("late", 50), lines("new", 500));
+    let mut expect: Vec<&str> = all.lines().collect();
+    expect.sort_unstable();
+    assert_eq!(bodies, expect);
+}

@@ -35,7 +35,7 @@ use serde::de::{Error, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::task::{Id, JoinSet};
+use tokio::task::{Id, JoinError, JoinSet};
 
 use self::config::{PrometheusYml, ScrapeConfig};
 use self::discovery::{Files, Found, Group, Service};
@@ -360,6 +360,7 @@ struct RunningJob {
     services: Vec<Service>,
     /// What each source names.
     found: Vec<Vec<Group>>,
+    /// How each target's task is told to end, and which one it is.
     running: HashMap<Arc<TargetKey>, (watch::Sender<Ending>, Id)>,
     scrapes: JoinSet<()>,
     /// What was wrong with targets when it was last said, so that it is not said again.
@@ -424,7 +425,11 @@ impl RunningJob {
                     self.found[found.source] = found.groups;
                     self.sync();
                 }
-                Some(_) = self.scrapes.join_next() => {}
+                Some(ended) = self.scrapes.join_next() => {
+                    if let Err(error) = ended {
+                        self.again(&error);
+                    }
+                }
             }
         }
         discoveries.shutdown().await;
@@ -432,6 +437,13 @@ impl RunningJob {
             ending.send_replace(Ending::Stop);
         }
         while self.scrapes.join_next().await.is_some() {}
+    }
+
+    /// A task that broke is a bug, and no reason not to look at its target again.
+    fn again(&mut self, error: &JoinError) {
+        tracing::error!("a scrape of the job {} broke: {error}", self.shared.job.name);
+        self.running.retain(|_, (_, task)| *task != error.id());
+        self.sync();
     }
 
     /// Starts what is new among the targets and ends what is gone.

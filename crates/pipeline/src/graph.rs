@@ -111,7 +111,7 @@ pub struct Graph {
     closed: Arc<AtomicBool>,
     phase: watch::Sender<Phase>,
     /// In the order of the flow; each is told by itself, because what follows has to take what it gives out last.
-    stages: Vec<(watch::Sender<Phase>, JoinHandle<()>)>,
+    stages: Vec<StageAtWork>,
     readers: Vec<JoinHandle<()>>,
     keepings: Vec<Arc<Keeping>>,
     exporters: Vec<Arc<dyn Exporter>>,
@@ -281,6 +281,9 @@ fn raise(sender: &watch::Sender<Phase>, to: Phase) {
         raises
     });
 }
+
+/// What tells a stage to come to an end, and what resolves when it has.
+type StageAtWork = (watch::Sender<Phase>, JoinHandle<()>);
 
 /// What `start` collects.
 struct Builder {
@@ -554,7 +557,7 @@ impl Builder {
     }
 
     /// Gives stages and connectors their memory back and lets them run, in the order of the flow.
-    fn start_stages(&mut self) -> Result<Vec<(watch::Sender<Phase>, JoinHandle<()>)>, GraphError> {
+    fn start_stages(&mut self) -> Result<Vec<StageAtWork>, GraphError> {
         let mut stagings = std::mem::take(&mut self.stagings);
         for joint in std::mem::take(&mut self.joints) {
             let Some(journal) = self.journal.clone().filter(|_| !joint.sources.is_empty()) else {

@@ -86,20 +86,23 @@ impl Staging {
     /// Gives the stage its memory back, goes on where it was, and works until the graph says stop. Blocks its thread.
     pub fn run(self, runtime: &Handle, phase: &watch::Receiver<Phase>) {
         let name = Arc::clone(&self.name);
-        match self.start(runtime) {
-            Ok(running) => running.run(runtime, phase),
+        match self.start(runtime, phase) {
+            Ok(Some(running)) => running.run(runtime, phase),
+            Ok(None) => {}
             Err(error) => tracing::error!(stage = &*name, "cannot go on where it was, and stands still: {error}"),
         }
     }
 
-    fn start(mut self, runtime: &Handle) -> Result<Running, ReaderError> {
+    fn start(mut self, runtime: &Handle, phase: &watch::Receiver<Phase>) -> Result<Option<Running>, ReaderError> {
         let make = || {
             let mut stage = (self.make)();
             stage.start(&self.budget);
             stage
         };
         let mut stage = make();
-        let (remembered, places) = self.memory.read_back(&self.journal, runtime);
+        let Some((remembered, places)) = self.memory.read_back(&self.journal, runtime, phase) else {
+            return Ok(None);
+        };
         for state in &remembered {
             if let Err(error) = stage.restore(state) {
                 tracing::error!(stage = &*self.name, "starts with nothing remembered: {error}");
@@ -136,7 +139,7 @@ impl Staging {
                 shown: VecDeque::new(),
             });
         }
-        Ok(Running {
+        Ok(Some(Running {
             places: places.within(&self.sources),
             stage,
             ahead,
@@ -147,7 +150,7 @@ impl Staging {
             uncommitted_since: None,
             next_tick: Instant::now() + TICK_INTERVAL,
             staging: self,
-        })
+        }))
     }
 }
 

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, BufMut, Bytes};
 use journal::{Journal, OnFull, Ranges, Reader, ReaderError, ReaderOptions, Record, Seq, Start};
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
-use crate::reader::Source;
+use crate::reader::{Phase, Source, reached};
 use crate::stage::{MAX_STATE_BYTES, State};
 
 const VERSION: u8 = 1;
@@ -92,13 +93,22 @@ impl Memory {
         })
     }
 
-    /// What was remembered when the process ended, oldest first, and how far the stage had come. Called once, before anything is committed.
-    pub fn read_back(&mut self, journal: &Journal, runtime: &Handle) -> (Vec<State>, Places) {
+    /// What was remembered when the process ended, oldest first, and how far the stage had come; none if everything is to stop before that is known, as when
+    /// the disk does not give it. Called once, before anything is committed.
+    pub fn read_back(
+        &mut self,
+        journal: &Journal,
+        runtime: &Handle,
+        phase: &watch::Receiver<Phase>,
+    ) -> Option<(Vec<State>, Places)> {
         let (mut states, mut places) = (Vec::new(), Places::default());
         while has_more(journal, &self.reader) {
-            let Some(deliveries) = runtime.block_on(self.reader.recv(usize::MAX, MAX_STATE_BYTES)) else {
-                break;
-            };
+            let deliveries = runtime.block_on(async {
+                tokio::select! {
+                    deliveries = self.reader.recv(usize::MAX, MAX_STATE_BYTES) => deliveries,
+                    () = reached(phase.clone(), Phase::Abandoned) => None,
+                }
+            })?;
             for delivery in deliveries {
                 match read(&delivery.record) {
                     Ok((state, of_record)) => {
@@ -124,7 +134,7 @@ impl Memory {
             states.clear();
         }
         self.whole_at_bytes = (!states.is_empty()).then_some(0);
-        (states, places)
+        Some((states, places))
     }
 
     pub fn record(&self, state: &State, places: &Places) -> Record {

@@ -1,3 +1,5 @@
+//! What the connector makes of spans, decoded by others, and beside a slow and obvious one over random streams and crashes.
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;

@@ -254,6 +254,7 @@ fn exporter(settings: &Settings) -> Result<Box<dyn Exporter>, Failure> {
                 logs_endpoint: None,
                 metrics_endpoint: None,
                 encoding: exporters::otlphttp::Encoding::Proto,
+                proxy_url: None,
             };
             let exporter =
                 OtlpHttp::new(&exporters::sender::Sender { own, shared }).map_err(|error| usage(error.to_string()))?;

@@ -1,5 +1,6 @@
 //! Tests of the real binary as a process of its own, from outside: sockets, signals, other people's clients.
 
+mod aws;
 mod clients;
 mod command_line;
 mod configuration;

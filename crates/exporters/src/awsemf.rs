@@ -106,7 +106,7 @@ pub struct Settings {
     pub num_workers: Option<i64>,
     /// Must be `false`: `tls.ca_file` names a certificate to trust.
     pub no_verify_ssl: bool,
-    /// Must be empty: there are no proxies yet.
+    /// Must be empty: this exporter goes through no proxy yet.
     pub proxy_address: Option<String>,
     /// Accepted, without effect.
     pub local_mode: Option<bool>,

@@ -103,7 +103,7 @@ impl Access<'_> {
             return Err(section.problem(&["no_verify_ssl"], why));
         }
         if given(self.proxy_address).is_some() {
-            let why = "there are no proxies yet; name what is reachable, such as a VPC endpoint, with `endpoint`";
+            let why = "this exporter goes through no proxy yet; name what is reachable, such as a VPC endpoint, with `endpoint`";
             return Err(section.problem(&["proxy_address"], why));
         }
         if given(self.external_id).is_some() && given(self.role_arn).is_none() {

@@ -38,7 +38,10 @@ fn mistakes_say_what_to_write() {
             "no_verify_ssl: true",
             "name the one to trust with `tls: { ca_file: … }`",
         ),
-        ("proxy_address: 'http://proxy:3128'", "there are no proxies yet"),
+        (
+            "proxy_address: 'http://proxy:3128'",
+            "this exporter goes through no proxy yet",
+        ),
         ("external_id: x", "`external_id` needs `role_arn`"),
         ("compression: zstd", "takes `gzip` or `none`"),
         ("emf_only: true", "`emf_only` needs `raw_log: true`"),

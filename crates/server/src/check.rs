@@ -9,7 +9,7 @@ use pipeline::config::{Component, Config, Problem, Span};
 use pipeline::plan::Planned;
 use pipeline::{Ack, Budget, Entry, Intake, Ledger};
 
-use crate::assemble::{ExporterSettings, ExtensionSettings, ServerPlan};
+use crate::tables::{ExporterSettings, ExtensionSettings, ServerPlan};
 
 /// What mounting would say, found without opening anything.
 #[derive(Default)]

@@ -200,7 +200,7 @@ mod tests {
             ..Files::default()
         };
         let config = files.load(Vec::new()).expect("a document");
-        let problems = crate::assemble::plan(&config).err().expect("a mistake").to_string();
+        let problems = crate::tables::plan(&config).err().expect("a mistake").to_string();
         assert_eq!(
             problems,
             "--set processors.memory_limiter.limit_mib:3:15: expected a whole number, found `lots`\n  |\n\

@@ -11,6 +11,7 @@ mod extensions;
 mod file_storage;
 mod own_telemetry;
 mod serve;
+mod tables;
 
 use std::process::ExitCode;
 

@@ -12,9 +12,10 @@ use pipeline::config::{Config, Source};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::assemble::{self, DataDir, Running, ServerPlan};
+use crate::assemble::{self, DataDir, Running};
 use crate::check;
 use crate::config::Files;
+use crate::tables::{self, ServerPlan};
 
 const DATA_DIR: &str = "trackline-data";
 const OTLP_GRPC: &str = "127.0.0.1:4317";
@@ -303,7 +304,7 @@ impl Args {
 
     fn plan(&self) -> Result<(Config, ServerPlan)> {
         let config = self.files.load(self.overlays())?;
-        let plan = assemble::plan(&config).map_err(|problems| anyhow::anyhow!("{problems}"))?;
+        let plan = tables::plan(&config).map_err(|problems| anyhow::anyhow!("{problems}"))?;
         Ok((config, plan))
     }
 }
@@ -410,7 +411,7 @@ async fn reload(args: &Args, running: Running, config: Config) -> Result<(Runnin
     let checked = args.plan().and_then(|(new, plan)| {
         let mistakes = check::check_doors(plan, &new).mistakes;
         ensure!(mistakes.is_empty(), "{}", new.problems(mistakes));
-        let plan = assemble::plan(&new).map_err(|problems| anyhow!("{problems}"))?;
+        let plan = tables::plan(&new).map_err(|problems| anyhow!("{problems}"))?;
         Ok((new, plan))
     });
     let (new, plan) = match checked {
@@ -434,7 +435,7 @@ async fn reload(args: &Args, running: Running, config: Config) -> Result<(Runnin
             refused(&error);
             let mut last = error;
             for _ in 0..RETURN_ATTEMPTS {
-                let plan = assemble::plan(&config).map_err(|problems| anyhow!("{problems}"))?;
+                let plan = tables::plan(&config).map_err(|problems| anyhow!("{problems}"))?;
                 match start_planned(args, plan, &mut listeners).await {
                     Ok(running) => return Ok((running, config)),
                     Err(error) => last = error,

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::terminal::{Ink, Terminal};
 use super::{FOUND, Failure, NOT_FOUND, finish};
-use crate::assemble::{self, Listed};
+use crate::tables::{self, Listed};
 
 /// The generated reference.
 const REFERENCE: &str = include_str!("../../../../docs/configuration.md");
@@ -56,7 +56,7 @@ struct Key {
 impl ComponentsArgs {
     pub fn run(self) -> ExitCode {
         let terminal = Terminal::of_stdout();
-        let listed = assemble::listed();
+        let listed = tables::listed();
         finish(match (&self.name, self.json) {
             (None, false) => Ok((table(&listed, &terminal), FOUND)),
             (None, true) => {
@@ -253,7 +253,7 @@ mod tests {
     /// A component that the reference does not have would be listed without a word.
     #[test]
     fn everything_in_the_tables_is_in_the_reference() {
-        for listed in assemble::listed() {
+        for listed in tables::listed() {
             let described = described(&listed);
             let name = format!("{} {}", listed.what, listed.name);
             assert!(
@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn names_are_found_by_kind_and_by_other_names() {
-        let listed = assemble::listed();
+        let listed = tables::listed();
         let named = |name: &str| match found(&listed, name) {
             Ok(found) => found.iter().map(|it| format!("{}/{}", it.what, it.name)).collect(),
             Err(failure) => vec![failure.text],

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{FOUND, NOT_FOUND, USAGE, print};
 use crate::config::{Files, LoadError};
-use crate::{assemble, check};
+use crate::{check, tables};
 
 /// Say what is wrong with a configuration, with line and column; exit code 0 if nothing is, 1 if something is, 2 if it cannot be read.
 #[derive(clap::Args, Clone, Debug)]
@@ -55,7 +55,7 @@ impl Report {
             Err(error) => return Err(error),
         };
         let some = |list: Vec<Problem>| (!list.is_empty()).then(|| config.problems(list));
-        Ok(match assemble::plan(&config) {
+        Ok(match tables::plan(&config) {
             Err(mistakes) => Report {
                 mistakes: Some(mistakes),
                 warnings: some(config.warnings()),

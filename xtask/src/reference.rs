@@ -52,10 +52,19 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
             "crates/receivers/src/otlp/config.rs",
             "crates/receivers/src/otlp/cors.rs",
             KEYS,
+            AUTH,
         ],
     ),
-    ("Receiver `jaeger`", "Config", &["crates/receivers/src/jaeger.rs", KEYS]),
-    ("Receiver `loki`", "Config", &["crates/receivers/src/loki.rs", KEYS]),
+    (
+        "Receiver `jaeger`",
+        "Config",
+        &["crates/receivers/src/jaeger.rs", KEYS, AUTH],
+    ),
+    (
+        "Receiver `loki`",
+        "Config",
+        &["crates/receivers/src/loki.rs", KEYS, AUTH],
+    ),
     (
         "Receiver `filelog`",
         "Config",
@@ -73,7 +82,7 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
     (
         "Receiver `prometheusremotewrite`",
         "Config",
-        &["crates/receivers/src/prometheusremotewrite.rs", KEYS],
+        &["crates/receivers/src/prometheusremotewrite.rs", KEYS, AUTH],
     ),
     (
         "Receiver `prometheus`",
@@ -171,12 +180,12 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
     (
         "Exporter `otlp`",
         "Settings + Shared",
-        &["crates/exporters/src/otlp.rs", SENDER, REQUEST, SENDING],
+        &["crates/exporters/src/otlp.rs", AUTH, SENDER, REQUEST, SENDING],
     ),
     (
         "Exporter `otlphttp`",
         "Settings + Shared",
-        &["crates/exporters/src/otlphttp.rs", SENDER, REQUEST, SENDING],
+        &["crates/exporters/src/otlphttp.rs", AUTH, SENDER, REQUEST, SENDING],
     ),
     (
         "Exporter `prometheus`",
@@ -189,6 +198,7 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
         &[
             "crates/exporters/src/prometheusremotewrite.rs",
             PROMETHEUS,
+            AUTH,
             SENDER,
             REQUEST,
             SENDING,
@@ -197,7 +207,7 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
     (
         "Exporter `jaeger`",
         "Settings + Shared",
-        &["crates/exporters/src/jaeger.rs", SENDER, REQUEST, SENDING],
+        &["crates/exporters/src/jaeger.rs", AUTH, SENDER, REQUEST, SENDING],
     ),
     (
         "Exporter `kafka`",
@@ -213,12 +223,12 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
     (
         "Exporter `loadbalancing`",
         "Settings + Shared",
-        &["crates/exporters/src/loadbalancing.rs", SENDER, REQUEST, SENDING],
+        &["crates/exporters/src/loadbalancing.rs", AUTH, SENDER, REQUEST, SENDING],
     ),
     (
         "Exporter `loki`",
         "Settings + Shared",
-        &["crates/exporters/src/loki.rs", SENDER, REQUEST, SENDING],
+        &["crates/exporters/src/loki.rs", AUTH, SENDER, REQUEST, SENDING],
     ),
     (
         "Exporter `awscloudwatchlogs`",
@@ -243,6 +253,12 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
         "FileStorage",
         &["crates/server/src/file_storage.rs"],
     ),
+    ("Extension `basicauth`", "Config", &["crates/net/src/auth/basic.rs"]),
+    (
+        "Extension `bearertokenauth`",
+        "Config",
+        &["crates/net/src/auth/bearer.rs"],
+    ),
     ("`service.journal`", "JournalSettings", &[DOCUMENT]),
     (
         "`service.telemetry`",
@@ -250,6 +266,7 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
         &["crates/pipeline/src/config/telemetry.rs"],
     ),
 ];
+const AUTH: &str = "crates/net/src/auth/mod.rs";
 const CLIENT: &str = "crates/receivers/src/client.rs";
 const KEYS: &str = "crates/receivers/src/keys.rs";
 const PROMETHEUS: &str = "crates/exporters/src/prometheus/mod.rs";
@@ -286,6 +303,14 @@ fn page() -> Result<String> {
             let text = read(file)?;
             intro = opening(&text);
             items.extend(items_of(&text, root).with_context(|| format!("reading {file}"))?);
+        }
+        // A key of a component's own goes before one that all of its kind have.
+        let mut told = Vec::new();
+        for name in root.split(" + ") {
+            if let Some(Item::Struct { fields, .. }) = items.get_mut(name) {
+                fields.retain(|field| !told.contains(&field.name));
+                told.extend(fields.iter().map(|field| field.name.clone()));
+            }
         }
         for (at, name) in root.split(" + ").enumerate() {
             let Some(Item::Struct { doc, fields }) = items.get(name) else {

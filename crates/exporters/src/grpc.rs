@@ -3,6 +3,7 @@
 //! Sources: "gRPC over HTTP2" of the gRPC project; which codes are worth another try is from the OpenTelemetry Protocol Specification, "OTLP/gRPC
 //! Response", and fits other services as well.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -10,12 +11,13 @@ use http::header::TE;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::Full;
 use model::wire::{Fields, Payload};
+use net::auth;
 use net::dial::{Answer, Client, Target};
 use net::grpc::Code;
 use pipeline::config::{Problems, Section};
 use pipeline::{Outcome, Reason};
 
-use crate::request::{BuildError, Packed, request_headers, shortened};
+use crate::request::{BuildError, Packed, authenticator, request_headers, shortened};
 use crate::sender::Shared;
 
 /// Compressed flag and length, before the message.
@@ -35,6 +37,7 @@ pub fn check_endpoint(section: &Section<'_>, endpoint: &str, with_path: &str) ->
 pub struct Calls {
     client: Client,
     headers: HeaderMap,
+    auth: Option<Arc<auth::Client>>,
 }
 
 impl Calls {
@@ -47,7 +50,11 @@ impl Calls {
         let client = Client::new(&target.host, port, secure.then(|| tls.client()).as_ref(), true)?;
         let mut headers = request_headers(shared, "application/grpc")?;
         headers.insert(TE, HeaderValue::from_static("trailers"));
-        Ok(Calls { client, headers })
+        Ok(Calls {
+            client,
+            headers,
+            auth: authenticator(shared)?,
+        })
     }
 
     /// Calls `package.Service/Method` with one message that holds `items` items. The answer's message, or what has become of the items.
@@ -81,6 +88,9 @@ impl Calls {
             request
                 .headers_mut()
                 .insert("grpc-encoding", HeaderValue::from_static(encoding));
+        }
+        if let Some(auth) = &self.auth {
+            auth.sign(request.headers_mut());
         }
         match self.client.send(request).await {
             Ok(answer) => message(&answer, items),

@@ -37,6 +37,7 @@ use serde::de::{Error as _, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 use tokio::time::Instant;
 
+use crate::authenticator;
 use crate::otlp::{self, Otlp};
 use crate::request::BuildError;
 use crate::sender::{Own, Sender};
@@ -212,8 +213,10 @@ impl Own for Settings {
 }
 
 pub fn parse(section: &Section<'_>) -> Result<Config, Problems> {
-    let config = Config::parse(section)?;
-    for key in ["tls", "headers", "compression"] {
+    let mut config = Config::parse(section)?;
+    let auth = &mut config.own.protocol.otlp.0.shared.auth;
+    authenticator::look_up(section, &["protocol", "otlp"], auth)?;
+    for key in ["tls", "headers", "auth", "compression"] {
         if section.sets(&[key]) {
             let why = format!("`{key}` is for the backends: write it under `protocol: {{ otlp: … }}`");
             return Err(section.problem(&[key], why));

@@ -13,6 +13,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
 use model::{Batch, Compression};
+use net::auth::{self, Auth, AuthError};
 use net::dial::{Answer, Client, DialConfigError, DialError, Target, headers};
 use net::proxy::{Proxy, ProxyError};
 use pipeline::config::{Problems, Section};
@@ -179,6 +180,8 @@ pub enum BuildError {
     Tls(#[from] DialConfigError),
     #[error("proxy_url: {0}")]
     Proxy(#[from] ProxyError),
+    #[error(transparent)]
+    Auth(#[from] AuthError),
 }
 
 /// `proxy_url`, which may hold a password and which nothing prints.
@@ -225,6 +228,11 @@ pub fn request_headers(shared: &Shared, content_type: &'static str) -> Result<He
     Ok(headers)
 }
 
+/// What says with each request who we are, if something does. Reads files.
+pub fn authenticator(shared: &Shared) -> Result<Option<Arc<auth::Client>>, BuildError> {
+    Ok(shared.auth.as_ref().map(Auth::client).transpose()?.map(Arc::new))
+}
+
 /// The clients of one exporter, one per scheme and authority, so that addresses of one host share their connections.
 #[derive(Default)]
 pub struct Clients(BTreeMap<String, Arc<Client>>);
@@ -234,6 +242,7 @@ pub struct Address {
     client: Arc<Client>,
     uri: Uri,
     headers: HeaderMap,
+    auth: Option<Arc<auth::Client>>,
 }
 
 impl Address {
@@ -259,6 +268,7 @@ impl Address {
             client: Arc::clone(clients.0.entry(key).or_insert_with(|| Arc::new(client))),
             uri,
             headers: request_headers(shared, content_type)?,
+            auth: authenticator(shared)?,
         })
     }
 
@@ -280,6 +290,9 @@ impl Address {
         }
         if let Some((name, value)) = more {
             request.headers_mut().insert(name, value);
+        }
+        if let Some(auth) = &self.auth {
+            auth.sign(request.headers_mut());
         }
         self.client.send(request).await
     }

@@ -8,12 +8,14 @@ use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use net::auth::Auth;
 use net::dial::{ClientTls, headers};
 use pipeline::config::{Problems, Section};
 use pipeline::sending::{OnFull, Queue, Retry, Sending};
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, forward_to_deserialize_any};
 
+use crate::authenticator;
 use crate::request::Packing;
 
 /// What one exporter has beyond the shared settings.
@@ -36,6 +38,8 @@ pub struct Shared {
     pub tls: Option<Tls>,
     /// Sent along with each request. Default: none.
     pub headers: Headers,
+    /// Who we are, in the words of an extension: it sets a header with each request. Default: nobody. AWS has credentials of its own.
+    pub auth: Option<Auth>,
     /// `gzip` (default), `zstd` or `none`.
     pub compression: Packing,
     /// For one attempt. Default 30s, and 5s for `otlp`.
@@ -94,7 +98,8 @@ impl Tls {
 impl<O: Own> Sender<O> {
     /// Reads the settings and checks what is shared; what is the exporter's own is its own to check.
     pub fn parse(section: &Section<'_>) -> Result<Sender<O>, Problems> {
-        let sender: Sender<O> = section.parse()?;
+        let mut sender: Sender<O> = section.parse()?;
+        authenticator::look_up(section, &[], &mut sender.shared.auth)?;
         headers(&sender.shared.headers).map_err(|why| section.problem(&["headers"], why))?;
         if let Some(Err((key, why))) = sender.shared.tls.as_ref().map(Tls::check) {
             return Err(section.problem(&["tls", key], why));
@@ -120,9 +125,10 @@ impl<O: Own> Sender<O> {
 struct Timeout(#[serde(deserialize_with = "pipeline::config::optional_duration")] Option<Duration>);
 
 impl Shared {
-    const KEYS: [&str; 8] = [
+    const KEYS: [&str; 9] = [
         "tls",
         "headers",
+        "auth",
         "compression",
         "timeout",
         "retry_on_failure",
@@ -136,6 +142,7 @@ impl Shared {
         match key {
             "tls" => self.tls = Some(map.next_value()?),
             "headers" => self.headers = map.next_value()?,
+            "auth" => self.auth = map.next_value()?,
             "compression" => self.compression = map.next_value()?,
             "timeout" => self.timeout = map.next_value::<Timeout>()?.0,
             "retry_on_failure" => self.retry_on_failure = map.next_value()?,
@@ -211,7 +218,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Rest<'_, A> {
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
         while let Some(key) = self.map.next_key_seed(Known(self.own))? {
-            if !self.shared.take(&key, &mut self.map)? {
+            if self.own.contains(&&*key) || !self.shared.take(&key, &mut self.map)? {
                 return seed.deserialize(key.into_deserializer()).map(Some);
             }
         }

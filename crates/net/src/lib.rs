@@ -15,6 +15,7 @@
 //! - Secrets are compared in constant time and never printed.
 
 pub mod access;
+pub mod auth;
 pub mod bounds;
 mod connection;
 pub mod dial;

@@ -345,7 +345,14 @@ impl Reading<'_> {
                     name: component.id.to_arc(),
                     settings,
                 }),
-                Err(more) => problems.extend(more.list),
+                // Who names an extension reads its settings too, and finds the same mistakes.
+                Err(more) => {
+                    for problem in more.list {
+                        if !problems.contains(&problem) {
+                            problems.push(problem);
+                        }
+                    }
+                }
             }
         }
         planned

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use model::wire;
 use net::grpc::Code;
 use pipeline::Reason;
@@ -30,6 +30,8 @@ pub(crate) enum Kind {
     Malformed,
     /// No pipeline takes this signal.
     NoPipeline,
+    /// The sender did not say who it is, or is not one that may send.
+    Unauthorized,
     /// A content type we do not speak.
     MediaType,
     /// A compression we do not take.
@@ -51,6 +53,8 @@ pub(crate) struct Refusal {
     pub(crate) retry_after: Option<Duration>,
     /// Whether the pipeline has already written it into the books.
     pub(crate) counted: bool,
+    /// What `WWW-Authenticate` says; only with [`Kind::Unauthorized`].
+    pub(crate) challenge: Option<HeaderValue>,
 }
 
 impl Refusal {
@@ -60,6 +64,7 @@ impl Refusal {
             message: message.into(),
             retry_after: None,
             counted: false,
+            challenge: None,
         }
     }
 
@@ -69,6 +74,7 @@ impl Refusal {
             message: reason.explanation().into(),
             retry_after: Some(after),
             counted: false,
+            challenge: None,
         }
     }
 
@@ -78,6 +84,7 @@ impl Refusal {
             Kind::Later(_) => StatusCode::SERVICE_UNAVAILABLE,
             Kind::Malformed | Kind::Protocol | Kind::Gone => StatusCode::BAD_REQUEST,
             Kind::NoPipeline => StatusCode::NOT_FOUND,
+            Kind::Unauthorized => StatusCode::UNAUTHORIZED,
             Kind::MediaType | Kind::Coding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Kind::Stalled => StatusCode::REQUEST_TIMEOUT,
         }
@@ -89,6 +96,7 @@ impl Refusal {
             Kind::Later(_) => Code::Unavailable,
             Kind::Malformed => Code::InvalidArgument,
             Kind::NoPipeline | Kind::Coding | Kind::MediaType => Code::Unimplemented,
+            Kind::Unauthorized => Code::Unauthenticated,
             Kind::Stalled => Code::DeadlineExceeded,
             Kind::Protocol => Code::Internal,
             Kind::Gone => Code::Cancelled,
@@ -101,6 +109,7 @@ impl Refusal {
             Kind::TooLarge => (Reason::TooLarge, false),
             Kind::Later(reason) => (reason, true),
             Kind::NoPipeline => (Reason::NoPipeline, false),
+            Kind::Unauthorized => (Reason::Unauthorized, false),
             Kind::Malformed | Kind::MediaType | Kind::Coding | Kind::Protocol => (Reason::Malformed, false),
             Kind::Stalled | Kind::Gone => (Reason::Lost, true),
         }

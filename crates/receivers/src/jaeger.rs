@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use http::{Method as HttpMethod, StatusCode};
 use model::Signal;
+use net::auth::Auth;
 use net::{At, DoorSettings, Doors, Endpoint, Mount, Request, Response, empty_body, handler_fn};
 use pipeline::Intake;
 use pipeline::config::{Problems, Section};
@@ -26,8 +27,9 @@ use serde::{Deserialize, Deserializer};
 use crate::admit::{Core, Translation};
 use crate::answer::{Accepted, Kind, Refusal};
 use crate::body;
+use crate::guard::{self, Guard};
 use crate::keys::{
-    DEFAULT_MAX_REQUEST_MIB, TlsConfig, at_least_one, body_size, mebibytes, named, no_auth, no_metadata, parsed, tcp,
+    DEFAULT_MAX_REQUEST_MIB, TlsConfig, at_least_one, body_size, mebibytes, named, no_metadata, parsed, tcp,
 };
 use crate::post::{self, Posted};
 use crate::settings::{self, Mounted};
@@ -123,9 +125,8 @@ pub struct GrpcConfig {
     /// Must be false: no component reads request metadata yet.
     #[serde(deserialize_with = "no_metadata")]
     pub include_metadata: bool,
-    /// Must be absent: authentication of senders is not available yet.
-    #[serde(deserialize_with = "no_auth")]
-    pub auth: (),
+    /// Who may send. Default: whoever reaches the door.
+    pub auth: Option<Auth>,
 }
 
 /// `thrift_http:`.
@@ -143,9 +144,8 @@ pub struct HttpConfig {
     /// Must be false: no component reads request metadata yet.
     #[serde(deserialize_with = "no_metadata")]
     pub include_metadata: bool,
-    /// Must be absent: authentication of senders is not available yet.
-    #[serde(deserialize_with = "no_auth")]
-    pub auth: (),
+    /// Who may send. Default: whoever reaches the door.
+    pub auth: Option<Auth>,
 }
 
 impl Default for GrpcConfig {
@@ -160,7 +160,7 @@ impl Default for GrpcConfig {
             write_buffer_size: None,
             keepalive: None,
             include_metadata: false,
-            auth: (),
+            auth: None,
         }
     }
 }
@@ -172,7 +172,7 @@ impl Default for HttpConfig {
             tls: None,
             max_request_body_size: DEFAULT_MAX_REQUEST_MIB << 20,
             include_metadata: false,
-            auth: (),
+            auth: None,
         }
     }
 }
@@ -194,7 +194,13 @@ fn no_sampling<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Erro
 impl Config {
     /// Reads and checks the settings; mistakes come with their places.
     pub fn parse(section: &Section<'_>) -> Result<Self, Problems> {
-        let config: Self = section.parse()?;
+        let mut config: Self = section.parse()?;
+        if let Some(grpc) = &mut config.protocols.grpc {
+            guard::look_up(section, &["protocols", "grpc"], &mut grpc.auth)?;
+        }
+        if let Some(http) = &mut config.protocols.thrift_http {
+            guard::look_up(section, &["protocols", "thrift_http"], &mut http.auth)?;
+        }
         if config.protocols.grpc.is_none() && config.protocols.thrift_http.is_none() {
             let problem = "name at least one of `grpc` and `thrift_http` under `protocols`";
             return Err(section.problem(&["protocols"], problem));
@@ -220,10 +226,10 @@ impl settings::Settings for Config {
                 limit: (config.max_recv_msg_size_mib << 20) as usize,
                 reply: |accepted| whole(accepted).map(|()| Vec::new()),
             };
-            let core = Arc::clone(&core);
+            let (core, guard) = (Arc::clone(&core), Guard::new(config.auth.as_ref())?);
             let mount = Mount::Grpc {
                 name: method.service,
-                service: handler_fn(move |request| unary::answer(Arc::clone(&core), method, request)),
+                service: handler_fn(move |request| unary::answer(Arc::clone(&core), guard.clone(), method, request)),
             };
             let settings = DoorSettings {
                 tls: config.tls.as_ref().map(Into::into),
@@ -244,9 +250,10 @@ impl settings::Settings for Config {
         }
         if let Some(config) = &self.protocols.thrift_http {
             let limit = config.max_request_body_size as usize;
+            let guard = Guard::new(config.auth.as_ref())?;
             let mount = Mount::Http {
                 at: At::Path(PATH.to_owned()),
-                service: handler_fn(move |request| post(Arc::clone(&core), limit, request)),
+                service: handler_fn(move |request| post(Arc::clone(&core), guard.clone(), limit, request)),
             };
             let settings = DoorSettings {
                 tls: config.tls.as_ref().map(Into::into),
@@ -274,12 +281,13 @@ fn whole(accepted: &Accepted) -> Result<(), Refusal> {
     })
 }
 
-async fn post(core: Arc<Core>, limit: usize, request: Request) -> Response {
+async fn post(core: Arc<Core>, guard: Guard, limit: usize, request: Request) -> Response {
     if *request.method() != HttpMethod::POST {
         return post::only_post(request.method());
     }
     let (head, mut incoming) = request.into_parts();
     let taken = async {
+        guard.check(&head.headers).await?;
         core.check_signal(Signal::Traces)?;
         let media_type = post::media_type(&head.headers);
         if !THRIFT.contains(&media_type.as_str()) {

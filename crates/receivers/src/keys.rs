@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use net::{Endpoint, TlsFiles};
-use serde::de::{Error, IgnoredAny};
+use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
 /// Largest request, compressed and inflated, in MiB. The collector's HTTP default is 20 and its gRPC default 4; a batch that is
@@ -94,13 +94,4 @@ pub(crate) fn no_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
         ));
     }
     Ok(false)
-}
-
-pub(crate) fn no_auth<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
-    match Option::<IgnoredAny>::deserialize(deserializer)? {
-        None => Ok(()),
-        Some(_) => Err(D::Error::custom(
-            "authentication of senders is not available yet; leave auth out and keep the door on loopback",
-        )),
-    }
 }

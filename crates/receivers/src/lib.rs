@@ -16,6 +16,7 @@ mod answer;
 mod body;
 mod client;
 pub mod filelog;
+mod guard;
 pub mod hostmetrics;
 pub mod httpcheck;
 pub mod inflate;

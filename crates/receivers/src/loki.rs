@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use http::{Method as HttpMethod, StatusCode};
 use model::Signal;
+use net::auth::Auth;
 use net::{At, DoorSettings, Doors, Endpoint, Mount, Request, Response, empty_body, handler_fn};
 use pipeline::Intake;
 use pipeline::config::{Problems, Section};
@@ -23,8 +24,9 @@ use serde::{Deserialize, Deserializer};
 use crate::admit::{Core, Translation};
 use crate::answer::{Accepted, Kind, Refusal};
 use crate::body;
+use crate::guard::{self, Guard};
 use crate::inflate::Coding;
-use crate::keys::{TlsConfig, body_size, named, no_auth, no_metadata, parsed};
+use crate::keys::{TlsConfig, body_size, named, no_metadata, parsed};
 use crate::post::{self, Posted};
 use crate::settings::{self, Mounted};
 
@@ -97,9 +99,8 @@ pub struct HttpConfig {
     /// Must be false: no component reads request metadata yet.
     #[serde(deserialize_with = "no_metadata")]
     pub include_metadata: bool,
-    /// Must be absent: authentication of senders is not available yet.
-    #[serde(deserialize_with = "no_auth")]
-    pub auth: (),
+    /// Who may send. Default: whoever reaches the door.
+    pub auth: Option<Auth>,
 }
 
 impl Default for HttpConfig {
@@ -109,7 +110,7 @@ impl Default for HttpConfig {
             tls: None,
             max_request_body_size: DEFAULT_MAX_BODY_BYTES,
             include_metadata: false,
-            auth: (),
+            auth: None,
         }
     }
 }
@@ -124,10 +125,11 @@ fn no_grpc<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
 impl Config {
     /// Reads and checks the settings; mistakes come with their places.
     pub fn parse(section: &Section<'_>) -> Result<Self, Problems> {
-        let config: Self = section.parse()?;
-        if config.protocols.http.is_none() {
+        let mut config: Self = section.parse()?;
+        let Some(http) = &mut config.protocols.http else {
             return Err(section.problem(&["protocols"], "name `http` under `protocols`"));
-        }
+        };
+        guard::look_up(section, &["protocols", "http"], &mut http.auth)?;
         Ok(config)
     }
 }
@@ -147,9 +149,10 @@ impl settings::Settings for Config {
         }
         if let Some(config) = &self.protocols.http {
             let limit = config.max_request_body_size as usize;
+            let guard = Guard::new(config.auth.as_ref())?;
             let mount = Mount::Http {
                 at: At::Path(PATH.to_owned()),
-                service: handler_fn(move |request| push(Arc::clone(&core), limit, request)),
+                service: handler_fn(move |request| push(Arc::clone(&core), guard.clone(), limit, request)),
             };
             let settings = DoorSettings {
                 tls: config.tls.as_ref().map(Into::into),
@@ -166,12 +169,13 @@ impl settings::Settings for Config {
     }
 }
 
-async fn push(core: Arc<Core>, limit: usize, request: Request) -> Response {
+async fn push(core: Arc<Core>, guard: Guard, limit: usize, request: Request) -> Response {
     if *request.method() != HttpMethod::POST {
         return post::only_post(request.method());
     }
     let (head, mut incoming) = request.into_parts();
     let taken = async {
+        guard.check(&head.headers).await?;
         core.check_signal(Signal::Logs)?;
         let coding = post::coding_or_snappy(&head.headers)?;
         let (translation, coding) = match (post::media_type(&head.headers).as_str(), coding) {

@@ -93,6 +93,9 @@ pub(crate) fn refuse(refusal: &Refusal) -> Response {
     if let Some(seconds) = refusal.retry_after_seconds() {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
+    if let Some(challenge) = &refusal.challenge {
+        headers.insert(header::WWW_AUTHENTICATE, challenge.clone());
+    }
     if refusal.kind == Kind::Stalled {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

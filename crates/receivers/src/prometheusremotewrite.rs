@@ -19,6 +19,7 @@ use codec::remote_write::Version;
 use codec::remote_write::read::{self, Families, Read};
 use http::{HeaderMap, HeaderName, HeaderValue, Method as HttpMethod, StatusCode, header};
 use model::Signal;
+use net::auth::Auth;
 use net::{At, DoorSettings, Doors, Endpoint, Mount, Peer, Request, Response, empty_body, handler_fn};
 use pipeline::config::{Problems, Section};
 use pipeline::{Intake, Lease, Reason};
@@ -28,8 +29,9 @@ use serde::de::IgnoredAny;
 use crate::admit::{Arrived, BUSY_RETRY_AFTER, Core, read_refusal};
 use crate::answer::{Kind, Refusal};
 use crate::body::{self, Length};
+use crate::guard::{self, Guard};
 use crate::inflate::Coding;
-use crate::keys::{TlsConfig, body_size, no_auth, no_metadata, parsed};
+use crate::keys::{TlsConfig, body_size, no_metadata, parsed};
 use crate::post;
 use crate::settings::{self, Mounted};
 
@@ -76,9 +78,8 @@ pub struct Config {
     /// Must be false: no component reads request metadata yet.
     #[serde(deserialize_with = "no_metadata")]
     pub include_metadata: bool,
-    /// Must be absent: authentication of senders is not available yet.
-    #[serde(deserialize_with = "no_auth")]
-    pub auth: (),
+    /// Who may send. Default: whoever reaches the door.
+    pub auth: Option<Auth>,
     /// Accepted with a warning: the pace of a body is watched instead.
     pub read_timeout: Option<IgnoredAny>,
     /// Accepted with a warning: the door has a bound of its own.
@@ -96,7 +97,7 @@ impl Default for Config {
             tls: None,
             max_request_body_size: DEFAULT_MAX_BODY_BYTES,
             include_metadata: false,
-            auth: (),
+            auth: None,
             read_timeout: None,
             read_header_timeout: None,
             write_timeout: None,
@@ -108,7 +109,9 @@ impl Default for Config {
 impl Config {
     /// Reads and checks the settings; mistakes come with their places. Without settings it has its defaults.
     pub fn parse(section: &Section<'_>) -> Result<Self, Problems> {
-        Ok(section.parse::<Option<Self>>()?.unwrap_or_default())
+        let mut config = section.parse::<Option<Self>>()?.unwrap_or_default();
+        guard::look_up(section, &[], &mut config.auth)?;
+        Ok(config)
     }
 }
 
@@ -133,6 +136,7 @@ impl settings::Settings for Config {
         }
         let door = Arc::new(Door {
             core,
+            guard: Guard::new(self.auth.as_ref())?,
             limit: self.max_request_body_size as usize,
             families: RwLock::default(),
             targets: RwLock::default(),
@@ -152,6 +156,7 @@ impl settings::Settings for Config {
 
 struct Door {
     core: Arc<Core>,
+    guard: Guard,
     limit: usize,
     /// What senders of 1.0 said about families.
     families: RwLock<Families>,
@@ -228,6 +233,7 @@ async fn take(
     written: &mut Written,
 ) -> Result<(), Refusal> {
     let core = &door.core;
+    door.guard.check(&head.headers).await?;
     core.check_signal(Signal::Metrics)?;
     let coding = coding(&head.headers)?;
     let announced = head.headers.get(header::CONTENT_LENGTH);
@@ -428,10 +434,7 @@ mod tests {
         for (settings, expect) in [
             ("{endpont: x:1}", "did you mean `endpoint`?"),
             ("{endpoint: nowhere}", "nowhere"),
-            (
-                "{auth: {authenticator: basic}}",
-                "authentication of senders is not available yet",
-            ),
+            ("{auth: {authenticator: basic}}", "the extension `basic` is not defined"),
             ("{max_request_body_size: 0}", "must be from 1"),
         ] {
             let said = read(settings).unwrap_err();

@@ -19,6 +19,7 @@ use net::{Peer, Request, Response};
 use crate::admit::{Arrived, Core, Translation, read_refusal};
 use crate::answer::{Accepted, Kind, Refusal};
 use crate::body::{self, GRPC_PREFIX_BYTES, Length};
+use crate::guard::Guard;
 use crate::inflate::Coding;
 
 /// What we say we take, in `grpc-accept-encoding`.
@@ -39,7 +40,7 @@ pub(crate) struct Method {
 }
 
 /// Answers one call of the method's service.
-pub(crate) async fn answer(core: Arc<Core>, method: Method, request: Request) -> Response {
+pub(crate) async fn answer(core: Arc<Core>, guard: Guard, method: Method, request: Request) -> Response {
     if *request.method() != http::Method::POST {
         let mut response = grpc::status_only(Code::Internal, "gRPC calls are POST requests");
         *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
@@ -55,7 +56,10 @@ pub(crate) async fn answer(core: Arc<Core>, method: Method, request: Request) ->
             &format!("{} has no method {called}; it has {}", method.service, method.name),
         );
     }
-    let accepted = take(&core, method, request).await;
+    let accepted = match guard.check(request.headers()).await {
+        Ok(()) => take(&core, method, request).await,
+        Err(refusal) => Err(refusal),
+    };
     match accepted.and_then(|accepted| (method.reply)(&accepted)) {
         Ok(message) => success(&message),
         Err(refusal) => {

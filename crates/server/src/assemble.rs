@@ -319,7 +319,7 @@ async fn open_doors(
         match extension.settings {
             ExtensionSettings::Query(query) => query.mount(&extension.name, shown, &mut doors)?,
             ExtensionSettings::HealthCheck(health) => health.mount(&extension.name, shown, &mut doors)?,
-            ExtensionSettings::FileStorage(_) => {}
+            ExtensionSettings::FileStorage(_) | ExtensionSettings::Authenticator => {}
         }
     }
     Ok((doors.open_with(listeners).await?, works))

@@ -2,7 +2,7 @@
 //! the others.
 
 use model::Signal;
-use pipeline::config::{Config, Problems};
+use pipeline::config::{Config, Problems, Section};
 use pipeline::connectors;
 use pipeline::plan::{self, Connector, Kind, Plan, Removed, Tables};
 use pipeline::processors::{self, Step};
@@ -24,6 +24,8 @@ pub enum ExtensionSettings {
     Query(Query),
     HealthCheck(HealthCheck),
     FileStorage(FileStorage),
+    /// Belongs to the receivers and exporters that name it, who read its settings themselves.
+    Authenticator,
 }
 
 const RECEIVERS: &[Kind<ReceiverSettings>] = &[
@@ -31,7 +33,7 @@ const RECEIVERS: &[Kind<ReceiverSettings>] = &[
         name: "otlp",
         also: &[],
         signals: &[],
-        parse: |section| receiver(section.parse::<receivers::otlp::Config>()),
+        parse: |section| receiver(receivers::otlp::Config::parse(section)),
     },
     Kind {
         name: "jaeger",
@@ -296,7 +298,30 @@ const EXTENSIONS: &[Kind<ExtensionSettings>] = &[
         signals: &[],
         parse: |section| FileStorage::parse(section).map(ExtensionSettings::FileStorage),
     },
+    Kind {
+        name: "basicauth",
+        also: &["basic_auth"],
+        signals: &[],
+        parse: authenticator,
+    },
+    Kind {
+        name: "bearertokenauth",
+        also: &["bearer_token_auth"],
+        signals: &[],
+        parse: authenticator,
+    },
 ];
+
+fn authenticator(section: &Section<'_>) -> Result<ExtensionSettings, Problems> {
+    exporters::authenticator::settings(section)?;
+    if section.sets(&["filename"]) && (section.sets(&["token"]) || section.sets(&["tokens"])) {
+        section.warn(
+            &["filename"],
+            "the file takes the place of `token` and `tokens`, which have no effect",
+        );
+    }
+    Ok(ExtensionSettings::Authenticator)
+}
 
 /// What files from the field may still name.
 const REMOVED: &[Removed] = &[

@@ -109,6 +109,10 @@ impl Access<'_> {
         if given(self.external_id).is_some() && given(self.role_arn).is_none() {
             return Err(section.problem(&["external_id"], "`external_id` needs `role_arn`"));
         }
+        if section.sets(&["auth"]) {
+            let why = "AWS wants signed requests, and how they are signed is found as AWS's own clients find it; leave `auth` out";
+            return Err(section.problem(&["auth"], why));
+        }
         if section.sets(&["compression"]) && shared.compression == Packing::Zstd {
             return Err(section.problem(&["compression"], "CloudWatch Logs takes `gzip` or `none`"));
         }

@@ -203,11 +203,11 @@ pub struct Config {
     /// Such as variables that are not set.
     warnings: Vec<Problem>,
     /// What components found to say about their settings.
-    notes: Notes,
+    pub(super) notes: Notes,
     /// What is wrong with the document as such; the planner reports it with what it finds itself, so that all is seen at once.
     pub(crate) mistakes: Vec<Problem>,
     pub(super) root: Node,
-    sources: Sources,
+    pub(super) sources: Sources,
 }
 
 impl Config {
@@ -263,8 +263,7 @@ impl Config {
     pub fn section<'a>(&'a self, component: &'a Component) -> Section<'a> {
         Section {
             component,
-            sources: &self.sources,
-            notes: &self.notes,
+            config: self,
         }
     }
 

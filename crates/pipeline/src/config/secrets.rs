@@ -5,7 +5,7 @@ use super::diagnostic::{Problem, Source};
 use super::variables;
 use super::yaml::{Node, Scalar, Value};
 
-/// Keys whose values are credentials, in whole or in part; everything below `headers` is one too.
+/// Keys whose values are credentials, in whole or in part; everything below `headers` is one too, and so is the file that `inline` stands for.
 const SECRET_KEYS: [&str; 10] = [
     "authorization",
     "password",
@@ -36,7 +36,8 @@ pub fn is_secret_key(key: &str, inherited: bool) -> bool {
     let key = key.to_ascii_lowercase();
     // `token_file` and the like name a place.
     let place = key.ends_with("_file") || key.ends_with("_path") || key.ends_with("_directory");
-    !place && (inherited || key == "headers" || SECRET_KEYS.iter().any(|secret| key.contains(secret)))
+    !place
+        && (inherited || key == "headers" || key == "inline" || SECRET_KEYS.iter().any(|secret| key.contains(secret)))
 }
 
 /// Whether a variable of this name holds a credential.
@@ -75,7 +76,7 @@ pub fn mark(root: &mut Node, sources: &[Source], warnings: &mut Vec<Problem>) ->
         warned: vec![false; sources.len()],
         texts: Vec::new(),
     };
-    marking.walk(root, false);
+    marking.walk_document(root);
     let mut texts = marking.texts;
     // The longest first, so that no part of one stays when a shorter one was taken out of its middle.
     texts.sort_by_key(|text| std::cmp::Reverse(text.len()));
@@ -91,6 +92,24 @@ struct Marking<'a> {
 }
 
 impl Marking<'_> {
+    /// The names of components are no keys: not all of what `bearertokenauth` is told is secret.
+    fn walk_document(&mut self, root: &mut Node) {
+        const KINDS: [&str; 5] = ["receivers", "processors", "exporters", "connectors", "extensions"];
+        let Value::Map(entries) = &mut root.value else {
+            return self.walk(root, false);
+        };
+        for entry in entries {
+            match &mut entry.value.value {
+                Value::Map(components) if KINDS.contains(&entry.key.as_str()) => {
+                    components
+                        .iter_mut()
+                        .for_each(|component| self.walk(&mut component.value, false));
+                }
+                _ => self.walk(&mut entry.value, is_secret_key(&entry.key, false)),
+            }
+        }
+    }
+
     fn walk(&mut self, node: &mut Node, secret: bool) {
         let span = node.span;
         match &mut node.value {
@@ -156,6 +175,7 @@ mod tests {
             "client_secret",
             "tokens",
             "headers",
+            "inline",
         ] {
             assert!(is_secret_key(key, false), "{key}");
         }

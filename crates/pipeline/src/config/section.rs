@@ -6,16 +6,15 @@ use std::sync::{Mutex, PoisonError};
 use serde::de::DeserializeOwned;
 
 use super::de;
-use super::diagnostic::{Problem, Problems, Sources, Span};
-use super::document::Component;
+use super::diagnostic::{Problem, Problems, Span, suggest};
+use super::document::{Component, Config};
 use super::yaml::{Node, Value};
 
 /// A component's settings.
 #[derive(Debug, Clone, Copy)]
 pub struct Section<'a> {
     pub component: &'a Component,
-    pub(super) sources: &'a Sources,
-    pub(super) notes: &'a Notes,
+    pub(super) config: &'a Config,
 }
 
 /// What components remark on.
@@ -28,10 +27,10 @@ impl Notes {
     }
 }
 
-impl Section<'_> {
+impl<'a> Section<'a> {
     /// Reads the settings; all mistakes are reported with their places.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Problems> {
-        de::read(&self.component.settings).map_err(|list| Problems::new(self.sources.clone(), list))
+        de::read(&self.component.settings).map_err(|list| Problems::new(self.config.sources.clone(), list))
     }
 
     /// A mistake that only shows in the meaning; it is placed at the setting `path` leads to, as far as it exists. Items of lists are numbers from 0.
@@ -42,7 +41,10 @@ impl Section<'_> {
             Value::List(_) | Value::Map(_) => None,
         };
         let hint = unset.map(|name| format!("the environment variable {name} is not set"));
-        Problems::new(self.sources.clone(), vec![Problem::new(span, message).hint(hint)])
+        Problems::new(
+            self.config.sources.clone(),
+            vec![Problem::new(span, message).hint(hint)],
+        )
     }
 
     /// As [`Section::problem`], about a part of a text (in bytes). The mark stands at that part where the source shows the text as it is, on one line.
@@ -55,7 +57,7 @@ impl Section<'_> {
     ) -> Problems {
         let (mut span, node) = self.place(path);
         if let Value::Scalar(scalar) = &node.value {
-            let line: Vec<char> = self.sources.line_of(span).chars().collect();
+            let line: Vec<char> = self.config.sources.line_of(span).chars().collect();
             let text: Vec<char> = scalar.text.chars().collect();
             let chars = |to: usize| scalar.text.get(..to).map_or(0, |before| before.chars().count());
             // A quote may stand before it.
@@ -67,14 +69,17 @@ impl Section<'_> {
                 span.length = chars(part.end).saturating_sub(chars(part.start)).max(1);
             }
         }
-        Problems::new(self.sources.clone(), vec![Problem::new(span, message).hint(hint)])
+        Problems::new(
+            self.config.sources.clone(),
+            vec![Problem::new(span, message).hint(hint)],
+        )
     }
 
     /// What the operator should hear about a setting that is accepted: that it has no effect, or how newer files write it. Placed as [`Section::problem`]
     /// is, and told by `validate`, by `config` and at the start.
     pub fn warn(&self, path: &[&str], message: impl Into<String>) {
         let (span, _) = self.place(path);
-        let mut notes = self.notes.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut notes = self.config.notes.0.lock().unwrap_or_else(PoisonError::into_inner);
         notes.push(Problem::new(span, message));
     }
 
@@ -88,6 +93,37 @@ impl Section<'_> {
             }
             None => false,
         })
+    }
+
+    /// The extension that the setting `path` leads to names, where `is_kind` knows kinds of which it may be one. One that is not defined, is of another
+    /// kind or is not started is a mistake of whoever names it.
+    pub fn extension(&self, path: &[&str], name: &str, is_kind: fn(&str) -> bool) -> Result<Section<'a>, Problems> {
+        let (span, _) = self.place(path);
+        let problem = |message: String, hint: Option<String>| {
+            Err(Problems::new(
+                self.config.sources.clone(),
+                vec![Problem::new(span, message).hint(hint)],
+            ))
+        };
+        let all = &self.config.extensions;
+        let fitting = || all.iter().filter(|it| is_kind(it.id.kind())).map(|it| it.id.as_str());
+        let Some(component) = all.iter().find(|component| component.id.as_str() == name) else {
+            let hint = match fitting().next() {
+                Some(_) => suggest(name, fitting()),
+                None => Some("define it under `extensions` and list it in `service.extensions`".to_owned()),
+            };
+            return problem(format!("the extension `{name}` is not defined"), hint);
+        };
+        if !is_kind(component.id.kind()) {
+            let hint = fitting().next().and_then(|_| suggest(name, fitting()));
+            return problem(format!("the extension `{name}` is none that can be named here"), hint);
+        }
+        let mut started = self.config.started_extensions.iter();
+        if !started.any(|reference| reference.id == component.id) {
+            let hint = format!("add `{name}` there");
+            return problem(format!("`service.extensions` does not list `{name}`"), Some(hint));
+        }
+        Ok(self.config.section(component))
     }
 
     fn place(&self, path: &[&str]) -> (Span, &Node) {

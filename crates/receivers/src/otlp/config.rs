@@ -4,14 +4,15 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 
 use net::Endpoint;
+use net::auth::Auth;
 use pipeline::config::{Problems, Section};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::cors::CorsConfig;
+use crate::guard;
 use crate::keys::{
-    DEFAULT_MAX_REQUEST_MIB, TlsConfig, at_least_one, body_size, mebibytes, named, no_auth, no_metadata, parsed, path,
-    tcp,
+    DEFAULT_MAX_REQUEST_MIB, TlsConfig, at_least_one, body_size, mebibytes, named, no_metadata, parsed, path, tcp,
 };
 
 /// Where OTLP/gRPC is expected.
@@ -74,9 +75,8 @@ pub struct GrpcConfig {
     /// Must be false: no component reads request metadata yet.
     #[serde(deserialize_with = "no_metadata")]
     pub include_metadata: bool,
-    /// Must be absent: authentication of senders is not available yet.
-    #[serde(deserialize_with = "no_auth")]
-    pub auth: (),
+    /// Who may send. Default: whoever reaches the door.
+    pub auth: Option<Auth>,
 }
 
 /// `http:`.
@@ -105,9 +105,8 @@ pub struct HttpConfig {
     /// Must be false: no component reads request metadata yet.
     #[serde(deserialize_with = "no_metadata")]
     pub include_metadata: bool,
-    /// Must be absent: authentication of senders is not available yet.
-    #[serde(deserialize_with = "no_auth")]
-    pub auth: (),
+    /// Who may send. Default: whoever reaches the door.
+    pub auth: Option<Auth>,
 }
 
 impl Default for GrpcConfig {
@@ -122,7 +121,7 @@ impl Default for GrpcConfig {
             write_buffer_size: None,
             keepalive: None,
             include_metadata: false,
-            auth: (),
+            auth: None,
         }
     }
 }
@@ -138,7 +137,7 @@ impl Default for HttpConfig {
             max_request_body_size: DEFAULT_MAX_REQUEST_MIB << 20,
             cors: None,
             include_metadata: false,
-            auth: (),
+            auth: None,
         }
     }
 }
@@ -156,7 +155,13 @@ impl Config {
 
     /// Reads and checks the settings; mistakes come with their places.
     pub fn parse(section: &Section<'_>) -> Result<Self, Problems> {
-        let config: Self = section.parse()?;
+        let mut config: Self = section.parse()?;
+        if let Some(grpc) = &mut config.protocols.grpc {
+            guard::look_up(section, &["protocols", "grpc"], &mut grpc.auth)?;
+        }
+        if let Some(http) = &mut config.protocols.http {
+            guard::look_up(section, &["protocols", "http"], &mut http.auth)?;
+        }
         config
             .check()
             .map_err(|bad| section.problem(&bad.key.split('.').collect::<Vec<_>>(), bad.problem))?;
@@ -260,7 +265,7 @@ mod tests {
             ),
             (
                 "http: {auth: {authenticator: oidc}}",
-                "test:3:30: authentication of senders is not available yet; leave auth out and keep the door on loopback",
+                "test:3:46: the extension `oidc` is not defined\n  |\n3 |     protocols: {http: {auth: {authenticator: oidc}}}\n  |                                              ^^^^ define it under `extensions` and list it in `service.extensions`",
             ),
             (
                 "http: {include_metadata: true}",

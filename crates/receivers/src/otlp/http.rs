@@ -12,6 +12,7 @@ use super::cors::Cors;
 use crate::admit::{Core, Translation};
 use crate::answer::{Accepted, Kind, Refusal};
 use crate::body;
+use crate::guard::Guard;
 use crate::inflate;
 use crate::post::{self, Posted};
 
@@ -37,6 +38,7 @@ static FROM_JSON: Translation = Translation {
 /// What the routes of the HTTP door share.
 pub(super) struct HttpDoor {
     pub(super) core: Arc<Core>,
+    pub(super) guard: Guard,
     /// Bytes of a body, compressed and inflated.
     pub(super) limit: usize,
     pub(super) cors: Option<Cors>,
@@ -103,6 +105,7 @@ async fn export(
     head: &http::request::Parts,
     incoming: &mut hyper::body::Incoming,
 ) -> Result<Accepted, Refusal> {
+    door.guard.check(&head.headers).await?;
     door.core.check_signal(signal)?;
     let Some(format) = format else {
         return Err(Refusal::new(
@@ -153,6 +156,9 @@ fn refuse(format: Option<Format>, refusal: &Refusal) -> Response {
     }
     if refusal.kind == Kind::Coding {
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(inflate::ACCEPTED));
+    }
+    if let Some(challenge) = &refusal.challenge {
+        headers.insert(header::WWW_AUTHENTICATE, challenge.clone());
     }
     if refusal.kind == Kind::Stalled {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::Signal;
+use net::auth::AuthError;
 use net::{At, Collision, DoorSettings, Doors, Mount, handler_fn};
 use pipeline::Intake;
 
@@ -32,6 +33,7 @@ pub use cors::{BadHeaderName, CorsConfig};
 
 use crate::admit::Core;
 use crate::body;
+use crate::guard::Guard;
 use crate::settings::{self, Counters};
 use crate::unary::{self, Method};
 use cors::Cors;
@@ -55,6 +57,8 @@ pub enum MountError {
     Cors(#[from] BadHeaderName),
     #[error(transparent)]
     Collision(#[from] Collision),
+    #[error(transparent)]
+    Auth(#[from] AuthError),
 }
 
 /// What the receiver left behind when it was mounted.
@@ -89,8 +93,9 @@ fn mount_with(config: &Config, intake: Intake, doors: &mut Doors, patience: Dura
     if let Some(config) = grpc {
         let who = format!("receiver {receiver} (grpc)");
         let limit = (config.max_recv_msg_size_mib << 20) as usize;
+        let guard = Guard::new(config.auth.as_ref())?;
         for signal in Signal::ALL {
-            let core = Arc::clone(&core);
+            let (core, guard) = (Arc::clone(&core), guard.clone());
             let method = Method {
                 service: service_name(signal),
                 name: "Export",
@@ -101,7 +106,7 @@ fn mount_with(config: &Config, intake: Intake, doors: &mut Doors, patience: Dura
             };
             let mount = Mount::Grpc {
                 name: method.service,
-                service: handler_fn(move |request| unary::answer(Arc::clone(&core), method, request)),
+                service: handler_fn(move |request| unary::answer(Arc::clone(&core), guard.clone(), method, request)),
             };
             let settings = DoorSettings {
                 tls: config.tls.as_ref().map(Into::into),
@@ -122,6 +127,7 @@ fn mount_with(config: &Config, intake: Intake, doors: &mut Doors, patience: Dura
         let cors = config.cors.as_ref().map(Cors::new).transpose()?.flatten();
         let door = Arc::new(HttpDoor {
             core,
+            guard: Guard::new(config.auth.as_ref())?,
             limit: config.max_request_body_size as usize,
             cors,
         });

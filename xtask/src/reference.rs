@@ -253,6 +253,7 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
         "FileStorage",
         &["crates/server/src/file_storage.rs"],
     ),
+    ("Extension `zpages`", "Zpages", &["crates/server/src/zpages.rs"]),
     ("Extension `basicauth`", "Config", &["crates/net/src/auth/basic.rs"]),
     (
         "Extension `bearertokenauth`",

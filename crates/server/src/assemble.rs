@@ -107,6 +107,7 @@ impl Running {
     pub async fn start(plan: ServerPlan, data_dir: &DataDir, listeners: &mut Listeners) -> Result<Self> {
         let started = Instant::now();
         let place = journal_place(&plan, data_dir);
+        let picture = plan.describe(place.as_ref().map(|it| it.directory.display().to_string()).as_deref());
         let store = open_store(&plan, &data_dir.path)?;
         let positions = place.as_ref().map(|place| place.directory.join(POSITIONS));
         let (journal, without_journal) = match place {
@@ -130,6 +131,8 @@ impl Running {
             budget: budget.clone(),
             ready: Arc::new(AtomicBool::new(false)),
             started,
+            picture: picture.into(),
+            extensions: plan.extensions.iter().map(|it| Arc::clone(&it.name)).collect(),
         };
 
         let own = Arc::new(OwnTelemetry::new(
@@ -319,6 +322,7 @@ async fn open_doors(
         match extension.settings {
             ExtensionSettings::Query(query) => query.mount(&extension.name, shown, &mut doors)?,
             ExtensionSettings::HealthCheck(health) => health.mount(&extension.name, shown, &mut doors)?,
+            ExtensionSettings::Zpages(zpages) => zpages.mount(&extension.name, shown, &mut doors)?,
             ExtensionSettings::FileStorage(_) | ExtensionSettings::Authenticator => {}
         }
     }

@@ -88,6 +88,7 @@ impl ExtensionSettings {
         let (endpoint, at) = match self {
             ExtensionSettings::Query(query) => (&query.endpoint, At::Rest),
             ExtensionSettings::HealthCheck(health) => (&health.endpoint, At::Rest),
+            ExtensionSettings::Zpages(zpages) => (&zpages.endpoint, At::Rest),
             ExtensionSettings::FileStorage(_) | ExtensionSettings::Authenticator => return None,
         };
         endpoint.parse().ok().map(|endpoint| (endpoint, at))

@@ -24,6 +24,7 @@ use store::{Reader, Stats};
 use crate::api::{self, ApiState};
 
 /// What the extensions are given to show.
+#[derive(Clone)]
 pub struct Shown {
     /// What doors mended in what they took, by receiver.
     pub receivers: Vec<(Arc<str>, Arc<Counters>)>,
@@ -36,6 +37,52 @@ pub struct Shown {
     pub budget: Budget,
     pub ready: Arc<AtomicBool>,
     pub started: Instant,
+    /// Where everything stands, as `trackline config` draws it.
+    pub picture: Arc<str>,
+    /// The names of those that run.
+    pub extensions: Arc<[Arc<str>]>,
+}
+
+impl Shown {
+    /// Whether data is taken and questions are answered completely, and in words.
+    pub fn health(&self) -> (bool, &'static str) {
+        let failed = |journal: &Journal| matches!(journal.health(), journal::Health::Failed { .. });
+        match (
+            self.journal.as_ref().is_some_and(failed),
+            self.ready.load(Ordering::Acquire),
+        ) {
+            (true, _) => (false, "the journal's disk failed; restart after mending it"),
+            (false, false) => (false, "reading the journal"),
+            (false, true) => (true, "Server available"),
+        }
+    }
+}
+
+/// How a door that hands data out is protected.
+pub fn read_access(tokens: &[String], insecure: bool, hosts: &[String]) -> ReadAccess {
+    ReadAccess {
+        tokens: tokens.iter().filter_map(|token| Token::new(token)).collect(),
+        insecure,
+        hosts: hosts.to_vec(),
+    }
+}
+
+/// Says what is wrong with the keys `endpoint` and `tokens` of such a door.
+pub fn check_reading(
+    section: &Section<'_>,
+    address: &str,
+    tokens: &[String],
+    access: &ReadAccess,
+) -> Result<(), Problems> {
+    let endpoint = endpoint(section, address)?;
+    if let Some(short) = tokens.iter().position(|token| Token::new(token).is_none()) {
+        return Err(section.problem(&["tokens"], format!("token {} is empty", short + 1)));
+    }
+    if !access.may_open(&endpoint) {
+        let problem = "reading beyond loopback needs `tokens`, or `insecure: true` if whoever reaches it may read";
+        return Err(section.problem(&["endpoint"], problem));
+    }
+    Ok(())
 }
 
 /// The APIs and the web UI.
@@ -84,23 +131,12 @@ impl Query {
 
     pub fn parse(section: &Section<'_>) -> Result<Self, Problems> {
         let query: Self = section.parse()?;
-        let endpoint = endpoint(section, &query.endpoint)?;
-        if let Some(short) = query.tokens.iter().position(|token| Token::new(token).is_none()) {
-            return Err(section.problem(&["tokens"], format!("token {} is empty", short + 1)));
-        }
-        if !query.access().may_open(&endpoint) {
-            let problem = "reading beyond loopback needs `tokens`, or `insecure: true` if whoever reaches it may read";
-            return Err(section.problem(&["endpoint"], problem));
-        }
+        check_reading(section, &query.endpoint, &query.tokens, &query.access())?;
         Ok(query)
     }
 
     fn access(&self) -> ReadAccess {
-        ReadAccess {
-            tokens: self.tokens.iter().filter_map(|token| Token::new(token)).collect(),
-            insecure: self.insecure,
-            hosts: self.hosts.clone(),
-        }
+        read_access(&self.tokens, self.insecure, &self.hosts)
     }
 
     pub fn mount(&self, name: &str, shown: &Shown, doors: &mut Doors) -> Result<()> {
@@ -261,23 +297,16 @@ impl HealthCheck {
     }
 
     pub fn mount(&self, name: &str, shown: &Shown, doors: &mut Doors) -> Result<()> {
-        let (ready, journal, started) = (shown.ready.clone(), shown.journal.clone(), shown.started);
-        let without_journal = shown.without_journal.clone();
+        let shown = shown.clone();
         let answer = move || {
-            let healthy = journal
-                .as_ref()
-                .is_none_or(|journal| !matches!(journal.health(), journal::Health::Failed { .. }));
-            let (status, said) = match (healthy, ready.load(Ordering::Acquire)) {
-                (false, _) => (
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "the journal's disk failed; restart after mending it",
-                ),
-                (true, false) => (StatusCode::SERVICE_UNAVAILABLE, "reading the journal"),
-                (true, true) => (StatusCode::OK, "Server available"),
+            let (is_healthy, said) = shown.health();
+            let status = match is_healthy {
+                true => StatusCode::OK,
+                false => StatusCode::SERVICE_UNAVAILABLE,
             };
-            let up: Duration = started.elapsed();
+            let up: Duration = shown.started.elapsed();
             let mut body = json!({ "status": said, "upSince": up.as_secs_f64() });
-            if let Some(why) = &without_journal {
+            if let Some(why) = &shown.without_journal {
                 body["journal"] = format!("none: {why}").into();
             }
             std::future::ready((status, Json(body)))

@@ -12,6 +12,7 @@ mod file_storage;
 mod own_telemetry;
 mod serve;
 mod tables;
+mod zpages;
 
 use std::process::ExitCode;
 

@@ -9,6 +9,7 @@ use pipeline::processors::{self, Step};
 
 use crate::extensions::{HealthCheck, Query};
 use crate::file_storage::FileStorage;
+use crate::zpages::Zpages;
 
 /// An exporter's settings. The store is the one exporter that the process itself opens, because queries read what it keeps.
 pub enum ExporterSettings {
@@ -24,6 +25,7 @@ pub enum ExtensionSettings {
     Query(Query),
     HealthCheck(HealthCheck),
     FileStorage(FileStorage),
+    Zpages(Zpages),
     /// Belongs to the receivers and exporters that name it, who read its settings themselves.
     Authenticator,
 }
@@ -297,6 +299,12 @@ const EXTENSIONS: &[Kind<ExtensionSettings>] = &[
         also: &[],
         signals: &[],
         parse: |section| FileStorage::parse(section).map(ExtensionSettings::FileStorage),
+    },
+    Kind {
+        name: "zpages",
+        also: &[],
+        signals: &[],
+        parse: |section| Zpages::parse(section).map(ExtensionSettings::Zpages),
     },
     Kind {
         name: "basicauth",

@@ -14,4 +14,5 @@ mod reload;
 mod replay;
 mod running;
 mod scraping;
+mod status_page;
 mod tail_sampling;

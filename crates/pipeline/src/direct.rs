@@ -74,7 +74,7 @@ impl Entry for ToExporter {
         let timeout = self.sending.timeout;
         let circuit = self.circuit.clone();
         self.runtime.spawn(async move {
-            let items = u64::from(batch.items);
+            let (items, bytes) = (u64::from(batch.items), batch.payload.len() as u64);
             let pass = match circuit.as_ref().map(|circuit| circuit.try_enter()) {
                 None => None,
                 Some(Ok(pass)) => Some(pass),
@@ -92,6 +92,14 @@ impl Entry for ToExporter {
                 (None, _) => {}
             }
             account(&book, items, &outcome);
+            let is_taken = match &outcome {
+                Outcome::Delivered => true,
+                Outcome::Rejected { items: rejected, .. } => u64::from(*rejected) < items,
+                Outcome::Retry { .. } => false,
+            };
+            if is_taken {
+                book.sent(bytes);
+            }
             ack.resolve(outcome);
             drop(permit);
         });

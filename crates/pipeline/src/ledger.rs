@@ -118,6 +118,7 @@ pub struct ReaderBook {
     pending: AtomicI64,
     dropped: ByReason,
     retries: AtomicU64,
+    sent_bytes: AtomicU64,
     skipped_records: AtomicU64,
     circuit: Shown,
 }
@@ -156,6 +157,12 @@ impl ReaderBook {
     }
 
     /// A request to the backend is tried once more.
+    /// Bytes of OTLP, before compression, of a request of which the backend took at least a part: what backends that are paid by volume count, within
+    /// the difference that their own format makes.
+    pub fn sent(&self, bytes: u64) {
+        self.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     pub fn retried(&self) {
         self.retries.fetch_add(1, Ordering::Relaxed);
     }
@@ -360,6 +367,7 @@ impl Ledger {
             pending: AtomicI64::new(0),
             dropped: ByReason::default(),
             retries: AtomicU64::new(0),
+            sent_bytes: AtomicU64::new(0),
             skipped_records: AtomicU64::new(0),
             circuit: Shown::default(),
         });
@@ -409,6 +417,7 @@ impl Ledger {
                     dropped: reasons(&book.dropped),
                     skipped_records: load(&book.skipped_records),
                     retries: load(&book.retries),
+                    sent_bytes: load(&book.sent_bytes),
                     circuit: book.circuit.get(),
                 })
                 .collect(),
@@ -503,6 +512,8 @@ pub struct ReaderCounts {
     pub dropped: Reasons,
     pub skipped_records: u64,
     pub retries: u64,
+    /// Bytes of OTLP, before compression; none for the store.
+    pub sent_bytes: u64,
     /// Whether requests go to the backend, or one at a time goes to see whether it is back.
     pub circuit: CircuitState,
 }

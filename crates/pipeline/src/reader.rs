@@ -415,8 +415,14 @@ impl Send {
         let is_single = requests.len() == 1;
         for request in requests {
             let held = is_single.then_some(&mut group.held);
+            let (items, bytes) = (u64::from(request.items), request.payload.len() as u64);
             match self.settle(request, held).await {
-                Some(lost) => dropped.extend(lost),
+                Some(lost) => {
+                    if lost.iter().map(|(_, items)| items).sum::<u64>() < items {
+                        self.source.book.sent(bytes);
+                    }
+                    dropped.extend(lost);
+                }
                 // Unsettled: the whole group stays in the journal and comes again.
                 None => return,
             }

@@ -148,6 +148,10 @@ const FAMILIES: &[Family] = &[
         "trackline_exporter_retries_total",
         "Requests that were tried once more.",
     ),
+    counter(
+        "trackline_exporter_sent_bytes_total",
+        "Bytes of OTLP, before compression, of requests that a backend has taken.",
+    ),
     gauge(
         "trackline_exporter_circuit_state",
         "Whether requests go to the backend (0), or it was away and one goes to see (1) or is going to (2).",
@@ -499,6 +503,11 @@ impl Page<'_> {
             .iter()
             .map(|reader| of_reader(reader, reader.retries as f64))
             .collect();
+        let sent: Vec<_> = ledger
+            .readers
+            .iter()
+            .map(|reader| of_reader(reader, reader.sent_bytes as f64))
+            .collect();
         let circuits: Vec<_> = ledger
             .readers
             .iter()
@@ -507,6 +516,7 @@ impl Page<'_> {
         for (name, list) in [
             ("trackline_exporter_pending_items", &pending),
             ("trackline_exporter_retries_total", &retries),
+            ("trackline_exporter_sent_bytes_total", &sent),
             ("trackline_exporter_circuit_state", &circuits),
         ] {
             let samples = list.iter().map(|(labels, value)| {

@@ -372,6 +372,7 @@ impl Standing {
             "#Delivered",
             "#Pending",
             "#Retries",
+            "#Sent",
             "Dropped",
             "Circuit",
         ]);
@@ -385,6 +386,7 @@ impl Standing {
                 number(reader.delivered),
                 Cell::Number(reader.pending.to_string()),
                 number(reader.retries),
+                Cell::Number(Size(reader.sent_bytes).to_string()),
                 Cell::Reasons(reader.dropped.clone()),
                 Cell::Text(circuit.as_str().unwrap_or_default().replace('_', " ")),
             ]);

@@ -415,13 +415,16 @@ async fn what_a_backend_rejects_is_buried_counted_and_passed() {
         take: Take::default(),
         exporters: vec![("backend", Sink::Exporter(backend.clone()), sending)],
     });
-    push_all(&intake, [spans(0..10)]).await;
+    let batch = spans(0..10);
+    let bytes = batch.payload.len() as u64;
+    push_all(&intake, [batch]).await;
     assert_eq!(graph.drain(GRACE).await, Drained::Settled);
     let reader = &ledger.snapshot().readers[0];
     assert_eq!(
         (reader.delivered, reader.dropped.0.clone(), reader.pending),
         (7, vec![(Reason::BackendRejected, 3)], 0)
     );
+    assert_eq!(reader.sent_bytes, bytes, "it has seven of them");
     ledger.balance().expect("balanced");
     let files: Vec<_> = std::fs::read_dir(letters)
         .expect("made")

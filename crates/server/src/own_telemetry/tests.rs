@@ -29,6 +29,7 @@ fn busy(metrics: &Metrics) -> OwnTelemetry {
             reader.dropped(1, Reason::BackendRejected);
             reader.dropped(2, Reason::SkippedOldest);
             reader.retried();
+            reader.sent(1000);
         }
     }
     let step = StepBook::new("filter/\"health\"\n");
@@ -126,6 +127,11 @@ fn the_books_are_told_under_the_collectors_names() {
     dropped("processor", "filtered", 4.0);
     dropped("exporter", "skipped_oldest", 4.0);
     is("trackline_exporter_pending_items", &["pipeline=\"logs/two\""], 3.0);
+    is(
+        "trackline_exporter_sent_bytes_total",
+        &["pipeline=\"logs/two\""],
+        1000.0,
+    );
     assert!(value(&page, "otelcol_process_memory_rss", &[]).is_some_and(|bytes| bytes > 0.0));
     assert!(
         value(

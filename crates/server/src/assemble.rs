@@ -15,7 +15,7 @@ use pipeline::config::{Fsync, Journal as JournalChoice, JournalSettings};
 use pipeline::graph::{self, ConnectorPart, Drained, ExporterPart, Graph, Parts, PipelinePart, StagePart};
 use pipeline::plan::{Planned, PlannedPipeline, PlannedStage};
 use pipeline::sending::Sending;
-use pipeline::{Budget, Lease, Ledger, Sink, Usage, Watched};
+use pipeline::{Budget, Lease, Ledger, Sink, Watched};
 use receivers::Mounted;
 use store::{Reader, Store, Writer};
 use tokio::sync::watch;
@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 use crate::extensions::Shown;
 use crate::own_telemetry::{self, OwnTelemetry};
 use crate::tables::{ExporterSettings, ExtensionSettings, ReceiverSettings, ServerPlan};
+use crate::usage::{self, Usage};
 
 /// Memory of the process before a `memory_limiter` says otherwise; the same as its default.
 const BUDGET_BYTES: u64 = 512 << 20;
@@ -37,6 +38,8 @@ const DRAIN_GRACE: Duration = Duration::from_secs(10);
 const RELOAD_GRACE: Duration = Duration::from_secs(2);
 /// The folder, in the journal's, for what receivers must know after a restart: it goes where the journal goes.
 const POSITIONS: &str = "positions";
+/// The file there with what exporters sent this month.
+const USAGE: &str = "usage.json";
 /// Pause between two looks at whether the journal has been read to its end.
 const REPLAY_POLL: Duration = Duration::from_millis(2);
 
@@ -96,6 +99,7 @@ pub struct Running {
     graph: Graph,
     store: Option<OpenStore>,
     pub ledger: Ledger,
+    usage: Usage,
     /// Until it has been waited for.
     replay: Option<tokio::task::JoinHandle<()>>,
     _journal_memory: Option<Lease>,
@@ -109,6 +113,7 @@ impl Running {
         let place = journal_place(&plan, data_dir);
         let picture = plan.describe(place.as_ref().map(|it| it.directory.display().to_string()).as_deref());
         let store = open_store(&plan, &data_dir.path)?;
+        let usage_file = place.as_ref().map(|place| place.directory.join(USAGE));
         let positions = place.as_ref().map(|place| place.directory.join(POSITIONS));
         let (journal, without_journal) = match place {
             Some(place) => open_journal(&plan.journal, place)?,
@@ -131,6 +136,11 @@ impl Running {
             budget: budget.clone(),
             ready: Arc::new(AtomicBool::new(false)),
             started,
+            usage: Usage::open(
+                usage_file.filter(|_| journal.is_some()),
+                plan.telemetry.usage.budgets.clone(),
+                usage::now_unix(),
+            ),
             picture: picture.into(),
             extensions: plan.extensions.iter().map(|it| Arc::clone(&it.name)).collect(),
         };
@@ -209,6 +219,7 @@ impl Running {
             let (doors, works) = open_doors((receivers, plan.extensions), &graph, &mut shown, doors, listeners).await?;
             // It cannot fail: this is the one place that says so.
             let _ = own.receivers.set(shown.receivers.clone());
+            let _ = own.usage.set(shown.usage.clone());
             let own_door = match is_beside {
                 true => None,
                 false => own_telemetry::open(&own, &own_place, doors.addresses()).await?,
@@ -229,6 +240,8 @@ impl Running {
         for work in works {
             running_works.spawn(work(stop.clone()));
         }
+        running_works.spawn(shown.usage.clone().run(ledger.clone(), stop.clone()));
+        let usage = shown.usage.clone();
         let replay = tokio::spawn(replayed(shown.journal, answering, shown.ready));
         Ok(Self {
             doors,
@@ -238,6 +251,7 @@ impl Running {
             graph,
             store,
             ledger,
+            usage,
             replay: Some(replay),
             _journal_memory: journal_memory,
         })
@@ -295,6 +309,11 @@ impl Running {
             tracing::warn!(
                 "not everything was delivered within {drain_grace:?}; the journal keeps it for the next start"
             );
+        }
+        let (usage, ledger) = (self.usage, self.ledger);
+        let settled = tokio::task::spawn_blocking(move || usage.settle(&ledger, usage::now_unix())).await;
+        if let Err(error) = settled {
+            tracing::error!("this month's usage could not be kept: {error}");
         }
         if let Some(own_door) = self.own_door {
             own_door.shutdown(OWN_DOOR_GRACE).await;
@@ -370,7 +389,7 @@ fn uses_of_store(reader: &Reader) -> Vec<Watched> {
                 limit_bytes,
                 peak_bytes,
             } = held(reader.memory());
-            Usage {
+            pipeline::Usage {
                 used_bytes,
                 limit_bytes,
                 peak_bytes,

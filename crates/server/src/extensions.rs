@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use store::{Reader, Stats};
 
 use crate::api::{self, ApiState};
+use crate::usage::Usage;
 
 /// What the extensions are given to show.
 #[derive(Clone)]
@@ -37,6 +38,7 @@ pub struct Shown {
     pub budget: Budget,
     pub ready: Arc<AtomicBool>,
     pub started: Instant,
+    pub usage: Usage,
     /// Where everything stands, as `trackline config` draws it.
     pub picture: Arc<str>,
     /// The names of those that run.

@@ -12,6 +12,7 @@ mod file_storage;
 mod own_telemetry;
 mod serve;
 mod tables;
+mod usage;
 mod zpages;
 
 use std::process::ExitCode;

@@ -21,6 +21,8 @@ use pipeline::processors::memory_limiter::resident_bytes;
 use pipeline::{Budget, Ledger, Reason};
 use receivers::Counters;
 
+use crate::usage::{self, Usage};
+
 /// The collector's own port.
 pub const PORT: u16 = 8888;
 
@@ -172,6 +174,15 @@ const FAMILIES: &[Family] = &[
         "trackline_receiver_rewritten_requests_total",
         "Requests that were legal but not canonical.",
     ),
+    gauge(
+        "trackline_usage_month_bytes",
+        "Bytes of OTLP, before compression, that an exporter has sent this month.",
+    ),
+    gauge(
+        "trackline_usage_forecast_bytes",
+        "What they will be at the month's end at the rate so far.",
+    ),
+    gauge("trackline_usage_budget_bytes", "What they may be by the configuration."),
     gauge("trackline_journal_up", "1 while the journal takes records."),
     gauge("trackline_journal_disk_bytes", "Bytes that the journal has on disk."),
     counter(
@@ -228,6 +239,8 @@ pub struct OwnTelemetry {
     pub journal_max_bytes: u64,
     /// Known once the receivers are mounted.
     pub receivers: OnceLock<Vec<(Arc<str>, Arc<Counters>)>>,
+    /// The same.
+    pub usage: OnceLock<Usage>,
     pub started: Instant,
     /// Names this run of the process.
     instance: String,
@@ -250,6 +263,7 @@ impl OwnTelemetry {
             journal,
             journal_max_bytes,
             receivers: OnceLock::new(),
+            usage: OnceLock::new(),
             started: Instant::now(),
             instance: format!("{:016x}{:016x}", random.u64(..), random.u64(..)),
             without_total: metrics.without_total(),
@@ -266,6 +280,7 @@ impl OwnTelemetry {
         page.of_process();
         page.of_drops(&ledger);
         page.of_receivers();
+        page.of_usage();
         page.of_journal();
         page.of_budget();
     }
@@ -525,6 +540,22 @@ impl Page<'_> {
             });
             self.family(name, "", samples);
         }
+    }
+
+    fn of_usage(&mut self) {
+        let Some(usage) = self.own.usage.get() else { return };
+        let shown = usage.shown(usage::now_unix());
+        fn labels(it: &usage::Shown) -> Vec<(&str, &str)> {
+            vec![("exporter", it.exporter.as_str()), ("signal", it.signal.as_str())]
+        }
+        let bytes = shown.iter().map(|it| (labels(it), it.bytes as f64));
+        self.family("trackline_usage_month_bytes", "", bytes);
+        let forecast = shown.iter().map(|it| (labels(it), it.forecast_bytes as f64));
+        self.family("trackline_usage_forecast_bytes", "", forecast);
+        let budget = shown
+            .iter()
+            .filter_map(|it| Some((labels(it), it.budget_bytes? as f64)));
+        self.family("trackline_usage_budget_bytes", "", budget);
     }
 
     fn of_receivers(&mut self) {

@@ -28,6 +28,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use crate::extensions::{Shown, check_reading, read_access};
+use crate::usage;
 
 /// Nothing but the page itself and its own style: it has no scripts, and nothing that it shows may become one.
 const CONTENT_POLICY: &str =
@@ -166,6 +167,7 @@ struct Standing {
     readers: Vec<ReaderStatus>,
     memory: Report,
     resident_bytes: Option<u64>,
+    usage: Vec<usage::Shown>,
     now_unix_nano: u64,
 }
 
@@ -187,6 +189,7 @@ impl Standing {
                 .unwrap_or_default(),
             memory: shown.budget.report(),
             resident_bytes: resident_bytes(),
+            usage: shown.usage.shown(now.as_secs()),
             now_unix_nano: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
         }
     }
@@ -227,6 +230,7 @@ impl Standing {
             "ledger": self.books,
             "balanced": self.imbalance.is_none(),
             "imbalance": self.imbalance,
+            "usage": self.usage,
             "memory": { "resident_bytes": self.resident_bytes, "budget": self.memory },
         })
     }
@@ -246,7 +250,7 @@ impl Standing {
         page.raw(
             "<nav><a href=\"#pipelines\">Pipelines</a><a href=\"#journal\">Journal</a><a href=\"#books\">Books</a>",
         );
-        page.raw("<a href=\"#memory\">Memory</a><a href=\"#extensions\">Extensions</a><a href=\"/status.json\">JSON</a></nav>");
+        page.raw("<a href=\"#usage\">Usage</a><a href=\"#memory\">Memory</a><a href=\"#extensions\">Extensions</a><a href=\"/status.json\">JSON</a></nav>");
 
         page.heading("pipelines", "Pipelines");
         page.raw(&format!("<pre>{}</pre>", Text(&shown.picture)));
@@ -260,6 +264,8 @@ impl Standing {
         }
         page.heading("books", "Books");
         self.books(&mut page);
+        page.heading("usage", "Sent this month");
+        self.used(&mut page);
         page.heading("memory", "Memory");
         if let Some(bytes) = self.resident_bytes {
             page.raw(&format!("<p>The process has {} resident.</p>", Size(bytes)));
@@ -303,6 +309,24 @@ impl Standing {
                 Cell::Lost(reader.skipped_records),
                 Cell::Lost(reader.lost_records),
                 Cell::Text(if reader.attached { "" } else { "nobody reads" }.to_owned()),
+            ]);
+        }
+        page.end();
+    }
+
+    fn used(&self, page: &mut Page) {
+        page.raw("<p class=\"dim\">Bytes of OTLP before compression; the forecast goes on at the rate so far.</p>");
+        page.table(&["Exporter", "Signal", "#Items", "#Sent", "#Forecast", "#Budget", ""]);
+        for used in &self.usage {
+            let budget = used.budget_bytes;
+            page.row(&[
+                Cell::Text(used.exporter.clone()),
+                Cell::Text(used.signal.clone()),
+                Cell::Number(used.items.to_string()),
+                Cell::Number(Size(used.bytes).to_string()),
+                Cell::Number(Size(used.forecast_bytes).to_string()),
+                Cell::Number(budget.map_or_else(|| "–".to_owned(), |bytes| Size(bytes).to_string())),
+                budget.map_or(Cell::Text(String::new()), |bytes| Cell::Share(used.bytes, bytes)),
             ]);
         }
         page.end();
@@ -536,6 +560,7 @@ mod tests {
     use http_body_util::BodyExt;
     use model::Signal;
     use pipeline::config::Source;
+    use pipeline::config::telemetry::UsageBudget;
     use pipeline::{Budget, Ledger, Reason};
     use tower::ServiceExt;
 
@@ -555,6 +580,15 @@ mod tests {
             budget: Budget::root("process", 1 << 20),
             ready: Arc::new(AtomicBool::new(true)),
             started: Instant::now(),
+            usage: usage::Usage::open(
+                None,
+                vec![UsageBudget {
+                    exporter: "otlp/<b>".to_owned(),
+                    signal: Signal::Logs,
+                    bytes_per_month: 3 << 20,
+                }],
+                0,
+            ),
             picture: "logs\n  otlp/<b> ─► debug\n".into(),
             extensions: vec!["zpages".into()].into(),
         }
@@ -587,6 +621,7 @@ mod tests {
             "They balance",
             "Server available",
             "None, as configured",
+            "3.0 MiB",
         ] {
             assert!(html.contains(expect), "{expect}\n{html}");
         }

@@ -318,7 +318,10 @@ impl Config {
             }
         }
         match service {
-            Some(entry) => self.service(entry, problems),
+            Some(entry) => {
+                self.service(entry, problems);
+                telemetry::check_budgets(root, &self.exporters, problems);
+            }
             None => problems.push(Problem::new(
                 root.span,
                 "the key `service` is missing; without pipelines nothing would run",

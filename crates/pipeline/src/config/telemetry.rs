@@ -1,12 +1,15 @@
 //! Why: the collector's files say under `service.telemetry` how the process reports on itself. They are to run unchanged, and whoever wrote a setting there
 //! should hear whether it does anything here.
 
+use model::Signal;
 use serde::de::{Error, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 
 use super::de;
 use super::diagnostic::{Problem, suggest};
-use super::yaml::Entry;
+use super::document::Component;
+use super::units::size;
+use super::yaml::{Entry, Node, Value};
 
 /// What is taken from `service.telemetry`.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -16,6 +19,62 @@ pub struct Telemetry {
     pub logs: Logs,
     /// The process's own metrics.
     pub metrics: Metrics,
+    /// What exporters sent this month, against budgets.
+    pub usage: Usage,
+}
+
+/// `usage`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Usage {
+    /// What the backends of exporters take in a month for the price. The log says when 80 % and 100 % are reached, the extension `zpages` and the
+    /// process's own metrics what was sent and what it comes to by the month's end. Default: none; what is sent is counted all the same.
+    pub budgets: Vec<UsageBudget>,
+}
+
+/// One of `budgets`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UsageBudget {
+    /// The exporter, by its name in the configuration.
+    pub exporter: String,
+    /// `traces`, `logs` or `metrics`.
+    #[serde(deserialize_with = "signal")]
+    pub signal: Signal,
+    /// Bytes of OTLP before compression. Default 50GB, which is what Grafana Cloud's free tier takes of logs and again of traces.
+    #[serde(default = "free_tier_bytes", deserialize_with = "size")]
+    pub bytes_per_month: u64,
+}
+
+fn free_tier_bytes() -> u64 {
+    50_000_000_000
+}
+
+fn signal<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Signal, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let found = Signal::ALL.into_iter().find(|signal| signal.as_str() == text);
+    found.ok_or_else(|| D::Error::custom(format!("expected `traces`, `logs` or `metrics`, found `{text}`")))
+}
+
+/// Budgets of exporters that there are not.
+pub fn check_budgets(root: &Node, exporters: &[Component], problems: &mut Vec<Problem>) {
+    let way = ["service", "telemetry", "usage", "budgets"];
+    let found = way
+        .iter()
+        .try_fold(root, |node, key| node.get(key).map(|entry| &entry.value));
+    let Some(Value::List(budgets)) = found.map(Node::shape) else {
+        return;
+    };
+    for named in budgets.iter().filter_map(|budget| budget.get("exporter")) {
+        let Value::Scalar(name) = &named.value.value else {
+            continue;
+        };
+        if !exporters.iter().any(|exporter| exporter.id.as_str() == name.text) {
+            let problem = Problem::new(named.value.span, format!("the exporter `{}` is not defined", name.text));
+            let known = exporters.iter().map(|exporter| exporter.id.as_str());
+            problems.push(problem.hint(suggest(&name.text, known)));
+        }
+    }
 }
 
 /// `metrics`.
@@ -163,7 +222,7 @@ impl Level {
 }
 
 /// The collector's keys, and which of them mean something here.
-const KEYS: [(&str, &[(&str, bool)]); 4] = [
+const KEYS: [(&str, &[(&str, bool)]); 5] = [
     (
         "logs",
         &[
@@ -194,6 +253,7 @@ const KEYS: [(&str, &[(&str, bool)]); 4] = [
         ],
     ),
     ("resource", &[]),
+    ("usage", &[("budgets", true)]),
 ];
 
 /// Reads the section. Unknown keys are mistakes; known ones without effect are warned of.

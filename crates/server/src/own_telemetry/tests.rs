@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use model::Signal;
 use pipeline::Outcome;
+use pipeline::config::telemetry::UsageBudget;
 use pipeline::ledger::StepBook;
 
 use super::*;
@@ -48,6 +49,15 @@ fn busy(metrics: &Metrics) -> OwnTelemetry {
     own.receivers
         .set(vec![("otlp".into(), Arc::new(Counters::default()))])
         .expect("is set once");
+    let budget = UsageBudget {
+        exporter: "otlp".to_owned(),
+        signal: Signal::Logs,
+        bytes_per_month: 7000,
+    };
+    let now = usage::now_unix();
+    let usage = Usage::open(None, vec![budget], now);
+    usage.note(&own.ledger.snapshot(), now);
+    assert!(own.usage.set(usage).is_ok(), "is set once");
     own
 }
 
@@ -132,6 +142,8 @@ fn the_books_are_told_under_the_collectors_names() {
         &["pipeline=\"logs/two\""],
         1000.0,
     );
+    is("trackline_usage_month_bytes", &["signal=\"logs\""], 2000.0);
+    is("trackline_usage_budget_bytes", &["signal=\"logs\""], 7000.0);
     assert!(value(&page, "otelcol_process_memory_rss", &[]).is_some_and(|bytes| bytes > 0.0));
     assert!(
         value(

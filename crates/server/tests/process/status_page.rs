@@ -36,7 +36,9 @@ extensions:
   zpages: {{ endpoint: '127.0.0.1:{page}' }}
 service:
   extensions: [zpages, basicauth/senders]
-  telemetry: {{ metrics: {{ level: none }} }}
+  telemetry:
+    metrics: {{ level: none }}
+    usage: {{ budgets: [ {{ exporter: debug, signal: logs, bytes_per_month: 3MiB }} ] }}
   pipelines: {{ logs: {{ receivers: [otlp], exporters: [debug] }} }}
 "
     );
@@ -62,6 +64,7 @@ service:
         "1 unauthorized",
         "They balance",
         "basicauth/senders",
+        "3.0 MiB",
     ] {
         assert!(html.contains(expect), "{expect}\n{html}");
     }

@@ -1,3 +1,5 @@
+//! What each form of credentials lets in, what changes when its file does, and that no message tells a secret.
+
 use std::fs;
 use std::path::Path;
 

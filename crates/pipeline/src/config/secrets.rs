@@ -188,6 +188,14 @@ mod tests {
     }
 
     #[test]
+    fn the_name_of_a_component_is_no_key() {
+        let text = "extensions:\n  bearertokenauth: { filename: /run/sender, token: hunter2 }\nservice: { pipelines: { traces: {} } }\n";
+        let config = crate::config::Config::load(vec![Source::new("test", text)], &|_| None).expect("a document");
+        let shown = config.to_yaml();
+        assert!(shown.contains("/run/sender") && !shown.contains("hunter2"), "{shown}");
+    }
+
+    #[test]
     fn passwords_in_addresses() {
         assert!(has_password("postgres://reader:hunter2@db/workflows"));
         assert!(!has_password("postgres://reader@db/a:b@c"));

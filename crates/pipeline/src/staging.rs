@@ -44,10 +44,13 @@ const MAX_UNCOMMITTED_AGE: Duration = Duration::from_secs(10);
 /// …or this many records: a crash has them taken once more, and until then the journal keeps them.
 const MAX_UNCOMMITTED_RECORDS: usize = 16 * 1024;
 
+/// What was given out is committed this much later at most: what else is given out meanwhile shares its sync and its record.
+const COMMIT_DELAY: Duration = Duration::from_millis(50);
+
 /// The longest wait after the journal said that it is full. It may itself wait for this stage.
 const MAX_FULL_WAIT: Duration = Duration::from_millis(500);
 
-/// What a stage without a memory budget of its own would be told to wait by a processor behind it, at least: it is asked again, not spun upon.
+/// The shortest wait before a processor that refused for now is asked again.
 const MIN_RETRY_WAIT: Duration = Duration::from_millis(100);
 
 /// The payload of what is given out together, inflated, as one record: larger ones pack better and cost their readers less.
@@ -148,6 +151,7 @@ impl Staging {
             taken: Vec::new(),
             out: Vec::new(),
             uncommitted_since: None,
+            commit_by: None,
             next_tick: Instant::now() + TICK_INTERVAL,
             staging: self,
         }))
@@ -175,6 +179,8 @@ pub(crate) struct Running {
     taken: Vec<(usize, Seq, u64)>,
     out: Vec<Batch>,
     uncommitted_since: Option<Instant>,
+    /// When what was given out has to be committed.
+    commit_by: Option<Instant>,
     next_tick: Instant,
 }
 
@@ -185,6 +191,8 @@ enum Event {
     /// The first of `waiting` is due.
     Due,
     Tick,
+    /// What was given out has waited long enough.
+    Commit,
     /// Nothing more is to be read.
     CaughtUp,
     Stop,
@@ -216,6 +224,7 @@ impl Running {
                     self.stage.tick(now_unix_nano(), &mut self.out);
                     true
                 }
+                Event::Commit => true,
                 Event::CaughtUp => {
                     if self.ahead.is_none() {
                         self.stage.finish(now_unix_nano(), &mut self.out);
@@ -231,7 +240,12 @@ impl Running {
                 .uncommitted_since
                 .is_some_and(|since| since.elapsed() >= MAX_UNCOMMITTED_AGE);
             let many = self.taken.len() >= MAX_UNCOMMITTED_RECORDS;
-            let due = !self.out.is_empty() || overdue || many || self.staging.memory.wants_whole(&self.staging.journal);
+            if !self.out.is_empty() {
+                self.commit_by.get_or_insert_with(|| Instant::now() + COMMIT_DELAY);
+            }
+            let waited =
+                self.commit_by.is_some_and(|by| Instant::now() >= by) || self.held_bytes() >= MAX_JOINED_BYTES as u64;
+            let due = waited || overdue || many || self.staging.memory.wants_whole(&self.staging.journal);
             if !goes_on || due && !self.commit(runtime, phase) {
                 return;
             }
@@ -244,6 +258,10 @@ impl Running {
             // First, or a stream that never rests would leave no time for it.
             if Instant::now() >= self.next_tick {
                 return Event::Tick;
+            }
+            let commit_in = self.commit_by.map(|by| by.saturating_duration_since(Instant::now()));
+            if commit_in.is_some_and(|wait| wait.is_zero()) {
+                return Event::Commit;
             }
             if let Some(ahead) = &mut self.ahead {
                 if draining {
@@ -279,6 +297,7 @@ impl Running {
                     None => Event::Stop,
                 },
                 () = tokio::time::sleep(due_in.unwrap_or_default()), if due_in.is_some() && !is_due => continue,
+                () = tokio::time::sleep(commit_in.unwrap_or_default()), if commit_in.is_some() => Event::Commit,
                 () = tick => Event::Tick,
                 () = tokio::time::sleep(LOOK_INTERVAL), if draining => {
                     if self.staging.sources.iter().all(Source::is_caught_up) {
@@ -308,6 +327,11 @@ impl Running {
         self.take(0, &delivery, runtime, phase)
     }
 
+    /// What was given out and is not committed.
+    fn held_bytes(&self) -> u64 {
+        self.out.iter().map(|batch| batch.payload.len() as u64).sum()
+    }
+
     /// Has the stage take a record; `false` if everything is to stop.
     fn take(&mut self, at: usize, delivery: &Delivery, runtime: &Handle, phase: &watch::Receiver<Phase>) -> bool {
         let source = &self.staging.sources[at];
@@ -318,8 +342,7 @@ impl Running {
             Taken::Newer(_) => return false,
         };
         let items = batch.as_ref().map_or(0, |batch| u64::from(batch.items));
-        let held: u64 = self.out.iter().map(|batch| batch.payload.len() as u64).sum();
-        if held >= MAX_TAKEN_BYTES && !self.commit(runtime, phase) {
+        if self.held_bytes() >= MAX_TAKEN_BYTES && !self.commit(runtime, phase) {
             return false;
         }
         if let Some(batch) = batch {
@@ -400,6 +423,7 @@ impl Running {
         }
         self.taken.clear();
         self.uncommitted_since = None;
+        self.commit_by = None;
         true
     }
 

@@ -53,6 +53,9 @@ enum Scenario {
     Overload {
         #[arg(long, default_value_t = 60)]
         stall_seconds: u64,
+        /// With a small journal, and senders refused when it is full.
+        #[arg(long)]
+        refusing: bool,
         /// Beside `otelcol` and `rotel`, where they are on PATH.
         #[arg(long)]
         peers: bool,
@@ -116,8 +119,12 @@ async fn main() -> Result<()> {
         Some(Scenario::Peer { total }) => peer::spans(&setting, total).await?,
         Some(Scenario::Logs { total }) => ingest::logs(&setting, total).await?,
         Some(Scenario::Collect { total, runs, only }) => collect::run(&setting, only.as_deref(), total, runs).await?,
-        Some(Scenario::Overload { stall_seconds, peers }) => {
-            endure::overload(&setting, Duration::from_secs(stall_seconds), peers).await?;
+        Some(Scenario::Overload {
+            stall_seconds,
+            refusing,
+            peers,
+        }) => {
+            endure::overload(&setting, Duration::from_secs(stall_seconds), refusing, peers).await?;
         }
         Some(Scenario::Outage { minutes, peers }) => {
             endure::outage(&setting, Duration::from_secs(minutes * 60), peers).await?;

@@ -41,8 +41,16 @@ pub(super) const MEMORY_LIMIT_MIB: u32 = 512;
 /// What is measured, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Under {
-    Trackline { journal: bool },
-    Otelcol { resource: bool },
+    Trackline {
+        journal: bool,
+    },
+    /// With a journal so small that it fills, and an exporter that then has senders refused.
+    Refusing {
+        journal_mib: u32,
+    },
+    Otelcol {
+        resource: bool,
+    },
     Rotel,
 }
 
@@ -51,6 +59,7 @@ impl Under {
         match self {
             Self::Trackline { journal: false } => "trackline, journal none",
             Self::Trackline { journal: true } => "trackline, fsync always",
+            Self::Refusing { .. } => "trackline, small journal",
             Self::Otelcol { resource: true } => "otelcol",
             Self::Otelcol { resource: false } => "otelcol without resource",
             Self::Rotel => "rotel",
@@ -223,7 +232,7 @@ async fn repeat(
                 name = under.name().to_owned();
                 continue;
             }
-            Started::Ended(log) if matches!(under, Under::Trackline { .. }) => {
+            Started::Ended(log) if matches!(under, Under::Trackline { .. } | Under::Refusing { .. }) => {
                 bail!("{name} ended before it was ready: {log}")
             }
             Started::Ended(log) => {
@@ -421,7 +430,7 @@ fn command(
     sink: SocketAddr,
 ) -> Command {
     match under {
-        Under::Trackline { .. } => {
+        Under::Trackline { .. } | Under::Refusing { .. } => {
             let mut command = Command::new(&setting.binary);
             command
                 .arg("collect")
@@ -478,8 +487,13 @@ fn configuration(
     processor: Option<(&str, &str)>,
 ) -> String {
     let journal = match under {
-        Under::Trackline { journal: false } => "  journal: none\n",
-        Under::Trackline { journal: true } => "  journal: { fsync: always }\n",
+        Under::Trackline { journal: false } => "  journal: none\n".to_owned(),
+        Under::Trackline { journal: true } => "  journal: { fsync: always }\n".to_owned(),
+        Under::Refusing { journal_mib } => format!("  journal: {{ fsync: always, max_bytes: {journal_mib}MiB }}\n"),
+        Under::Otelcol { .. } | Under::Rotel => String::new(),
+    };
+    let on_full = match under {
+        Under::Refusing { .. } => ", on_full: refuse",
         _ => "",
     };
     let definition = processor.map_or_else(String::new, |(name, settings)| format!("  {name}: {settings}"));
@@ -494,7 +508,7 @@ processors:
   memory_limiter: {{ check_interval: 1s, limit_mib: {MEMORY_LIMIT_MIB} }}
 {definition}  batch: {{ timeout: 200ms, send_batch_size: 8192 }}
 exporters:
-  otlp: {{ endpoint: \"{sink}\", tls: {{ insecure: true }}, compression: gzip }}
+  otlp: {{ endpoint: \"{sink}\", tls: {{ insecure: true }}, compression: gzip{on_full} }}
 service:
 {journal}  telemetry: {{ metrics: {{ level: none }} }}
   pipelines:

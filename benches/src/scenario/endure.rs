@@ -183,10 +183,22 @@ async fn started(setting: &Setting, under: Under, sink: SocketAddr) -> Result<Op
 }
 
 /// More than it can take, and a sink that stalls in between: memory, and what became of each span.
-pub async fn overload(setting: &Setting, stall: Duration, peers: bool) -> Result<()> {
+pub async fn overload(setting: &Setting, stall: Duration, refusing: bool, peers: bool) -> Result<()> {
+    /// Some seconds of the load.
+    const SMALL_JOURNAL_MIB: u32 = 256;
     let mut report = Report::default();
     let mut curve = "process,transport,second,resident_mib,acknowledged_spans,arrived_spans\n".to_owned();
-    let mut unders = vec![("trackline", Under::Trackline { journal: true })];
+    let (file, name, under) = match refusing {
+        false => ("overload", "trackline", Under::Trackline { journal: true }),
+        true => (
+            "overload-refusing",
+            "trackline, journal of 256 MiB, on_full: refuse",
+            Under::Refusing {
+                journal_mib: SMALL_JOURNAL_MIB,
+            },
+        ),
+    };
+    let mut unders = vec![(name, under)];
     if peers {
         unders.push(("otelcol", Under::Otelcol { resource: true }));
         unders.push(("rotel", Under::Rotel));
@@ -223,7 +235,7 @@ pub async fn overload(setting: &Setting, stall: Duration, peers: bool) -> Result
                 let arrived = sink.count().items;
                 writeln!(
                     curve,
-                    "{name},{},{:.1},{mib:.0},{acknowledged},{arrived}",
+                    "\"{name}\",{},{:.1},{mib:.0},{acknowledged},{arrived}",
                     transport.name(),
                     began.elapsed().as_secs_f64()
                 )?;
@@ -262,9 +274,9 @@ pub async fn overload(setting: &Setting, stall: Duration, peers: bool) -> Result
         }
     }
     fs::create_dir_all("benches/results")?;
-    fs::write("benches/results/overload.csv", curve)?;
+    fs::write(format!("benches/results/{file}.csv"), curve)?;
     report.write(
-        "overload",
+        file,
         &format!(
             "{CLIENTS} clients that send {} spans a request as fast as they are answered; after {BEFORE:?} the sink reads and does not answer for {stall:?}; {AFTER:?} more",
             super::PER_REQUEST

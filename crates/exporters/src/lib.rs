@@ -9,6 +9,7 @@
 //! - What cannot be known is *retry*: an answer that was lost, a connection that broke.
 //! - No exporter holds a queue of its own.
 
+mod active_series;
 pub mod authenticator;
 pub mod aws;
 pub mod awscloudwatchlogs;

@@ -31,6 +31,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tokio::task::JoinSet;
 
+use crate::active_series::ActiveSeries;
 use crate::prometheus::{ResourceToTelemetry, check_labels, label_options};
 use crate::request::{Address, BuildError, Clients, Packed, ProxyUrl, asked_wait, refusal};
 use crate::sender::{Own, Sender};
@@ -250,6 +251,7 @@ pub struct RemoteWrite {
     parallel: usize,
     encoder: Mutex<Encoder>,
     unfinished: Mutex<VecDeque<Arc<Work>>>,
+    active: ActiveSeries,
 }
 
 /// A batch on its way.
@@ -309,6 +311,7 @@ impl RemoteWrite {
             parallel: config.own.parallel(),
             encoder: Mutex::new(Encoder::new(config.own.options())),
             unfinished: Mutex::default(),
+            active: ActiveSeries::default(),
         })
     }
 
@@ -326,6 +329,7 @@ impl RemoteWrite {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .encode(&batch.payload);
+        self.active.saw(&encoded.series);
         let mut snappy = snap::raw::Encoder::new();
         let part = |request: remote_write::Request| {
             // It fails for more than 4 GiB only, and a payload has fewer.
@@ -486,6 +490,10 @@ impl Written {
 impl Exporter for RemoteWrite {
     fn takes(&self, signal: Signal) -> bool {
         signal == Signal::Metrics
+    }
+
+    fn active_series(&self) -> Option<u64> {
+        Some(self.active.count())
     }
 
     fn export(&self, batch: Batch) -> BoxFuture<'_, Outcome> {

@@ -53,6 +53,11 @@ pub trait Exporter: Send + Sync + 'static {
         None
     }
 
+    /// For one whose backend keeps series: about how many it was sent lately.
+    fn active_series(&self) -> Option<u64> {
+        None
+    }
+
     /// One attempt. `Retry` has it called again with the same batch; dropping the future gives the attempt up.
     fn export(&self, batch: Batch) -> BoxFuture<'_, Outcome>;
 

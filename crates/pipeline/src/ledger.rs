@@ -119,6 +119,7 @@ pub struct ReaderBook {
     dropped: ByReason,
     retries: AtomicU64,
     sent_bytes: AtomicU64,
+    active_series: AtomicU64,
     skipped_records: AtomicU64,
     circuit: Shown,
 }
@@ -156,13 +157,18 @@ impl ReaderBook {
         self.pending.fetch_sub(items as i64, Ordering::Relaxed);
     }
 
-    /// A request to the backend is tried once more.
     /// Bytes of OTLP, before compression, of a request of which the backend took at least a part: what backends that are paid by volume count, within
     /// the difference that their own format makes.
     pub fn sent(&self, bytes: u64) {
         self.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// About how many series the exporter has sent lately, by all pipelines together.
+    pub fn active_series(&self, count: u64) {
+        self.active_series.store(count, Ordering::Relaxed);
+    }
+
+    /// A request to the backend is tried once more.
     pub fn retried(&self) {
         self.retries.fetch_add(1, Ordering::Relaxed);
     }
@@ -368,6 +374,7 @@ impl Ledger {
             dropped: ByReason::default(),
             retries: AtomicU64::new(0),
             sent_bytes: AtomicU64::new(0),
+            active_series: AtomicU64::new(0),
             skipped_records: AtomicU64::new(0),
             circuit: Shown::default(),
         });
@@ -418,6 +425,7 @@ impl Ledger {
                     skipped_records: load(&book.skipped_records),
                     retries: load(&book.retries),
                     sent_bytes: load(&book.sent_bytes),
+                    active_series: load(&book.active_series),
                     circuit: book.circuit.get(),
                 })
                 .collect(),
@@ -514,6 +522,8 @@ pub struct ReaderCounts {
     pub retries: u64,
     /// Bytes of OTLP, before compression; none for the store.
     pub sent_bytes: u64,
+    /// Of an exporter whose backend keeps series: about how many it was sent lately, as of the last request.
+    pub active_series: u64,
     /// Whether requests go to the backend, or one at a time goes to see whether it is back.
     pub circuit: CircuitState,
 }

@@ -420,6 +420,9 @@ impl Send {
                 Some(lost) => {
                     if lost.iter().map(|(_, items)| items).sum::<u64>() < items {
                         self.source.book.sent(bytes);
+                        if let Some(count) = self.exporter.active_series() {
+                            self.source.book.active_series(count);
+                        }
                     }
                     dropped.extend(lost);
                 }

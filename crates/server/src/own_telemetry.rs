@@ -183,6 +183,14 @@ const FAMILIES: &[Family] = &[
         "What they will be at the month's end at the rate so far.",
     ),
     gauge("trackline_usage_budget_bytes", "What they may be by the configuration."),
+    gauge(
+        "trackline_usage_active_series",
+        "About how many series an exporter's backend was sent lately.",
+    ),
+    gauge(
+        "trackline_usage_budget_active_series",
+        "How many they may be by the configuration.",
+    ),
     gauge("trackline_journal_up", "1 while the journal takes records."),
     gauge("trackline_journal_disk_bytes", "Bytes that the journal has on disk."),
     counter(
@@ -556,6 +564,11 @@ impl Page<'_> {
             .iter()
             .filter_map(|it| Some((labels(it), it.budget_bytes? as f64)));
         self.family("trackline_usage_budget_bytes", "", budget);
+        let series = shown.iter().filter(|it| it.active_series > 0);
+        let counts = series.clone().map(|it| (labels(it), it.active_series as f64));
+        self.family("trackline_usage_active_series", "", counts);
+        let budgets = series.filter_map(|it| Some((labels(it), it.budget_active_series? as f64)));
+        self.family("trackline_usage_budget_active_series", "", budgets);
     }
 
     fn of_receivers(&mut self) {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use model::Signal;
 use model::instant::{NANOS_PER_SECOND, parse_rfc3339, rfc3339};
 use pipeline::Ledger;
 use pipeline::config::telemetry::UsageBudget;
@@ -41,6 +42,8 @@ struct Counting {
     month: Month,
     /// What the books said at the last look, which begin at zero with each start.
     seen: HashMap<(String, String), (u64, u64)>,
+    /// By exporter, as of the last look, and the highest of [`WARNED_PERCENTS`] that the log has told since the start.
+    series: HashMap<String, (u64, u64)>,
     is_saved: bool,
     /// The log has said that the disk does not take it.
     is_told: bool,
@@ -77,6 +80,9 @@ pub struct Shown {
     /// What it will be at the month's end if it goes on like that; what it is, before an hour has been counted.
     pub forecast_bytes: u64,
     pub budget_bytes: Option<u64>,
+    /// About how many series its backend was sent lately; 0 for one that keeps none.
+    pub active_series: u64,
+    pub budget_active_series: Option<u64>,
 }
 
 impl Usage {
@@ -101,6 +107,7 @@ impl Usage {
             counting: Mutex::new(Counting {
                 month,
                 seen: HashMap::new(),
+                series: HashMap::new(),
                 is_saved: true,
                 is_told: false,
             }),
@@ -118,7 +125,11 @@ impl Usage {
         }
         let mut counting = self.counting();
         let Counting {
-            month, seen, is_saved, ..
+            month,
+            seen,
+            series,
+            is_saved,
+            ..
         } = &mut *counting;
         let this = month_of(now_unix);
         if month.month != this {
@@ -157,6 +168,23 @@ impl Usage {
             }
         }
         let mut said = Vec::new();
+        for reader in books.readers.iter().filter(|reader| reader.active_series > 0) {
+            let (count, warned) = series.entry(reader.exporter.clone()).or_default();
+            // Several pipelines may end in one exporter, which counts for all; the latest of them knows best.
+            *count = reader.active_series;
+            let Some(budget) = self.series_budget(&reader.exporter, reader.signal) else {
+                continue;
+            };
+            let percent = u128::from(*count) * 100 / u128::from(budget.max(1));
+            let passed = WARNED_PERCENTS.into_iter().rfind(|at| u128::from(*at) <= percent);
+            if let Some(passed) = passed.filter(|passed| *passed > *warned) {
+                *warned = passed;
+                said.push(format!(
+                    "the exporter `{}` keeps about {count} series active: {percent} % of its budget of {budget}",
+                    reader.exporter
+                ));
+            }
+        }
         for sent in &mut month.sent {
             let Some(budget) = self.budget(&sent.exporter, &sent.signal) else {
                 continue;
@@ -179,6 +207,10 @@ impl Usage {
     pub fn shown(&self, now_unix: u64) -> Vec<Shown> {
         let counting = self.counting();
         let month = &counting.month;
+        let series_of = |exporter: &str, signal: &str| match signal == Signal::Metrics.as_str() {
+            true => counting.series.get(exporter).map_or(0, |(count, _)| *count),
+            false => 0,
+        };
         let end = end_of(&month.month);
         let mut list: Vec<Shown> = month
             .sent
@@ -191,6 +223,8 @@ impl Usage {
                 items: sent.items,
                 forecast_bytes: forecast(sent.bytes, month.since_unix, now_unix, end),
                 budget_bytes: self.budget(&sent.exporter, &sent.signal),
+                active_series: series_of(&sent.exporter, &sent.signal),
+                budget_active_series: self.series_budget(&sent.exporter, &sent.signal),
             })
             .collect();
         // A budget of which nothing is used yet is there to be seen.
@@ -208,6 +242,8 @@ impl Usage {
                     items: 0,
                     forecast_bytes: 0,
                     budget_bytes: Some(budget.bytes_per_month),
+                    active_series: 0,
+                    budget_active_series: self.series_budget(&budget.exporter, signal),
                 });
             }
         }
@@ -255,6 +291,14 @@ impl Usage {
             // It writes a file. A panic there has been told, and the next look counts what this one did not.
             let _ = tokio::task::spawn_blocking(move || usage.settle(&ledger, now_unix())).await;
         }
+    }
+
+    fn series_budget(&self, exporter: &str, signal: &str) -> Option<u64> {
+        let fits = |it: &&UsageBudget| it.exporter == exporter && it.signal.as_str() == signal;
+        let budget = self.0.budgets.iter().find(fits);
+        budget
+            .filter(|it| it.signal == Signal::Metrics)
+            .map(|it| it.active_series)
     }
 
     fn budget(&self, exporter: &str, signal: &str) -> Option<u64> {
@@ -325,8 +369,6 @@ fn write(path: &Path, month: &Month) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use model::Signal;
-
     use super::*;
 
     const NOVEMBER_10: u64 = 1_794_268_800;
@@ -337,6 +379,7 @@ mod tests {
             exporter: "loki".to_owned(),
             signal: Signal::Logs,
             bytes_per_month: 1000,
+            active_series: 0,
         }]
     }
 
@@ -356,6 +399,37 @@ mod tests {
             assert_eq!(rfc3339(end_of(month) * NANOS_PER_SECOND, 0), end);
         }
         assert_eq!(end_of("nonsense"), 0);
+    }
+
+    #[test]
+    fn series_have_a_budget_of_their_own() {
+        let (ledger, now) = (Ledger::new(), NOVEMBER_10);
+        let budget = UsageBudget {
+            exporter: "mimir".to_owned(),
+            signal: Signal::Metrics,
+            bytes_per_month: u64::MAX,
+            active_series: 10_000,
+        };
+        let usage = Usage::open(None, vec![budget], now);
+        let book = ledger.reader("metrics", "mimir", Signal::Metrics);
+        book.sent(1);
+        let mut said = Vec::new();
+        for count in [100, 7_999, 8_000, 9_000, 10_001, 10_002] {
+            book.active_series(count);
+            said.extend(usage.note(&ledger.snapshot(), now));
+        }
+        assert_eq!(
+            said,
+            [
+                "the exporter `mimir` keeps about 8000 series active: 80 % of its budget of 10000",
+                "the exporter `mimir` keeps about 10001 series active: 100 % of its budget of 10000"
+            ]
+        );
+        let shown = &usage.shown(now)[0];
+        assert_eq!(
+            (shown.active_series, shown.budget_active_series),
+            (10_002, Some(10_000))
+        );
     }
 
     #[test]

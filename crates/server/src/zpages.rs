@@ -586,6 +586,7 @@ mod tests {
                     exporter: "otlp/<b>".to_owned(),
                     signal: Signal::Logs,
                     bytes_per_month: 3 << 20,
+                    active_series: 0,
                 }],
                 0,
             ),

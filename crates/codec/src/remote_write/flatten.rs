@@ -223,6 +223,7 @@ impl Encoder {
         let mut encoded = Encoded {
             rejected: self.rejected,
             requests: Vec::new(),
+            series: self.set.identities(),
         };
         self.writer.write(&self.set, &self.options, &mut encoded);
         encoded

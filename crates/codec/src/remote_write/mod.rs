@@ -104,4 +104,6 @@ impl Rejected {
 pub struct Encoded {
     pub requests: Vec<Request>,
     pub rejected: Rejected,
+    /// A number for each series that is in the requests, the same for the same labels in every batch of an encoder.
+    pub series: Vec<u64>,
 }

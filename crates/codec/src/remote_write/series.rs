@@ -24,6 +24,8 @@ const NONE: u32 = u32::MAX;
 pub(super) struct Symbols {
     text: String,
     spans: Vec<Range<usize>>,
+    /// Of the texts, by number.
+    hashes: Vec<u64>,
     table: HashTable<u32>,
     hasher: RandomState,
 }
@@ -33,6 +35,8 @@ impl Symbols {
         self.text.clear();
         self.spans.clear();
         self.spans.push(0..0);
+        self.hashes.clear();
+        self.hashes.push(0);
         self.table.clear();
     }
 
@@ -43,6 +47,7 @@ impl Symbols {
         let Symbols {
             text: all,
             spans,
+            hashes,
             table,
             hasher,
         } = self;
@@ -52,6 +57,7 @@ impl Symbols {
         }
         let number = spans.len() as u32;
         spans.push(all.len()..all.len() + text.len());
+        hashes.push(hash);
         all.push_str(text);
         table.insert_unique(hash, number, |at| hasher.hash_one(&all[spans[*at as usize].clone()]));
         number
@@ -249,6 +255,24 @@ impl SeriesSet {
         });
         table.insert_unique(hash, number, |at| series[*at as usize].hash);
         number
+    }
+
+    /// A number for each series, the same for the same labels in every batch of this set.
+    pub fn identities(&self) -> Vec<u64> {
+        let identity = |series: &Series| match self.version {
+            Version::V1 => series.hash,
+            // The numbers of symbols are another batch's others; their texts' hashes are not.
+            Version::V2 => {
+                let mut labels = &self.bytes[series.labels.clone()];
+                let mut identity = 0u64;
+                while let Some(symbol) = wire::varint(&mut labels) {
+                    let hash = self.symbols.hashes[symbol as usize];
+                    identity = (identity.rotate_left(5) ^ hash).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                }
+                identity
+            }
+        };
+        self.series.iter().map(identity).collect()
     }
 
     pub fn sample(&mut self, series: u32, time_ms: i64, value: f64, counts: bool) {

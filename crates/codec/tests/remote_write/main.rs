@@ -534,6 +534,23 @@ fn what_prometheus_does_not_have_is_counted() {
 }
 
 #[test]
+fn a_series_has_the_same_number_in_every_batch() {
+    let metric = |name: &str| gauge(name, "", vec![number(1.0, &[("a", "b")]), number(1.0, &[("a", "c")])]);
+    for version in [Version::V1, Version::V2] {
+        let mut encoder = Encoder::new(Options {
+            version,
+            ..Options::default()
+        });
+        let mut numbers = |metrics: Vec<Metric>| encoder.encode(&request(&[], metrics).encode_to_vec()).series;
+        let alone = numbers(vec![metric("y")]);
+        let behind = numbers(vec![metric("x"), metric("y")]);
+        assert_eq!((alone.len(), behind.len()), (2, 4));
+        assert_eq!(alone, behind[2..], "{version:?}");
+        assert_eq!(behind.iter().collect::<std::collections::BTreeSet<_>>().len(), 4);
+    }
+}
+
+#[test]
 fn metadata_is_told_once_in_each_request() {
     let metric = |name: &str| Metric {
         description: "help".into(),

@@ -44,6 +44,13 @@ pub struct UsageBudget {
     /// Bytes of OTLP before compression. Default 50GB, which is what Grafana Cloud's free tier takes of logs and again of traces.
     #[serde(default = "free_tier_bytes", deserialize_with = "size")]
     pub bytes_per_month: u64,
+    /// For `prometheusremotewrite`: series that had a sample within the last quarter or half of an hour. Default 10000, which is what the free tier takes.
+    #[serde(default = "free_tier_series")]
+    pub active_series: u64,
+}
+
+fn free_tier_series() -> u64 {
+    10_000
 }
 
 fn free_tier_bytes() -> u64 {

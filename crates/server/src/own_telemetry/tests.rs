@@ -53,9 +53,19 @@ fn busy(metrics: &Metrics) -> OwnTelemetry {
         exporter: "otlp".to_owned(),
         signal: Signal::Logs,
         bytes_per_month: 7000,
+        active_series: 0,
     };
+    let of_series = UsageBudget {
+        exporter: "prometheusremotewrite".to_owned(),
+        signal: Signal::Metrics,
+        active_series: 10_000,
+        ..budget.clone()
+    };
+    let series = own.ledger.reader("metrics", "prometheusremotewrite", Signal::Metrics);
+    series.sent(500);
+    series.active_series(1234);
     let now = usage::now_unix();
-    let usage = Usage::open(None, vec![budget], now);
+    let usage = Usage::open(None, vec![budget, of_series], now);
     usage.note(&own.ledger.snapshot(), now);
     assert!(own.usage.set(usage).is_ok(), "is set once");
     own

@@ -146,6 +146,11 @@ impl Journal {
         self.inner.shared.append(vec![record], false, Box::new(done));
     }
 
+    /// The most that one record, or records that are appended together, may take on disk.
+    pub fn together_limit_bytes(&self) -> u64 {
+        self.inner.shared.together_limit_bytes()
+    }
+
     /// Queues records that become durable together or not at all, whatever happens meanwhile; their numbers follow one another, and `done` is told them.
     /// They may exceed the journal's bound a little ([`RELIEF_SEGMENTS`](crate::RELIEF_SEGMENTS)). Otherwise as [`append`](Journal::append). At least one
     /// record.

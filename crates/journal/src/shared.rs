@@ -163,6 +163,11 @@ impl Shared {
         self.settings.segment_bytes.clamp(SEGMENT_LIMIT_MIN_BYTES, upper)
     }
 
+    /// The most that is appended at once, with its frames.
+    pub(crate) fn together_limit_bytes(&self) -> u64 {
+        (self.settings.max_bytes / SEGMENTS_PER_BOUND).max(SEGMENT_LIMIT_MIN_BYTES / 2)
+    }
+
     /// Refuses by measures before anything is queued.
     pub(crate) fn measure(&self, records: &[Record]) -> Result<(), TooLarge> {
         let mut frames = 0;
@@ -179,7 +184,7 @@ impl Shared {
             }
             frames += frame_bytes(stream, header, payload);
         }
-        if frames > (self.settings.max_bytes / SEGMENTS_PER_BOUND).max(SEGMENT_LIMIT_MIN_BYTES / 2) {
+        if frames > self.together_limit_bytes() {
             return Err(TooLarge::Journal(frames as usize));
         }
         Ok(())

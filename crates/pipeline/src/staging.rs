@@ -32,9 +32,6 @@ const MAX_RECORDS: usize = 64;
 /// Bytes of records, compressed, that are taken from the journal at once. A stage with a delay holds as much of what it has still to see.
 const MAX_RECORD_BYTES: usize = 4 << 20;
 
-/// Inflated batches that are taken for one commit, unless one record alone is larger.
-const MAX_TAKEN_BYTES: u64 = 32 << 20;
-
 /// How often a stage is told the time.
 const TICK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -53,8 +50,9 @@ const MAX_FULL_WAIT: Duration = Duration::from_millis(500);
 /// The shortest wait before a processor that refused for now is asked again.
 const MIN_RETRY_WAIT: Duration = Duration::from_millis(100);
 
-/// The payload of what is given out together, inflated, as one record: larger ones pack better and cost their readers less.
-const MAX_JOINED_BYTES: usize = 4 << 20;
+/// The payload of what is given out together, inflated, as one record: larger ones pack better and cost their readers less. A small journal takes less at
+/// once, see [`commit_bytes`].
+const MAX_JOINED_BYTES: u64 = 4 << 20;
 
 /// How often a stage that drains looks whether it has caught up.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
@@ -243,8 +241,8 @@ impl Running {
             if !self.out.is_empty() {
                 self.commit_by.get_or_insert_with(|| Instant::now() + COMMIT_DELAY);
             }
-            let waited =
-                self.commit_by.is_some_and(|by| Instant::now() >= by) || self.held_bytes() >= MAX_JOINED_BYTES as u64;
+            let waited = self.commit_by.is_some_and(|by| Instant::now() >= by)
+                || self.held_bytes() >= commit_bytes(&self.staging.journal);
             let due = waited || overdue || many || self.staging.memory.wants_whole(&self.staging.journal);
             if !goes_on || due && !self.commit(runtime, phase) {
                 return;
@@ -342,7 +340,7 @@ impl Running {
             Taken::Newer(_) => return false,
         };
         let items = batch.as_ref().map_or(0, |batch| u64::from(batch.items));
-        if self.held_bytes() >= MAX_TAKEN_BYTES && !self.commit(runtime, phase) {
+        if self.held_bytes() >= commit_bytes(&self.staging.journal) && !self.commit(runtime, phase) {
             return false;
         }
         if let Some(batch) = batch {
@@ -367,7 +365,7 @@ impl Running {
     /// Makes one commit of everything since the last; `false` if everything is to stop, in which case the next start takes it once more.
     fn commit(&mut self, runtime: &Handle, phase: &watch::Receiver<Phase>) -> bool {
         let mut sends: Vec<(usize, Batch)> = Vec::new();
-        for batch in joined(std::mem::take(&mut self.out)) {
+        for batch in joined(std::mem::take(&mut self.out), commit_bytes(&self.staging.journal)) {
             let mut outcome = Outcome::Delivered;
             for at in 0..self.staging.outlets.len() {
                 if self.staging.outlets[at].signal != batch.signal {
@@ -394,16 +392,7 @@ impl Running {
                     true
                 }
                 Err(error) => {
-                    tracing::error!(
-                        stage = &*self.staging.name,
-                        items = batch.items,
-                        "too large for the journal, and dropped: {error}"
-                    );
-                    for book in outlet.appender.books.iter() {
-                        book.accepted(u64::from(batch.items));
-                        book.dropped(u64::from(batch.items), Reason::TooLarge);
-                        book.passed(u64::from(batch.items));
-                    }
+                    self.too_large(*at, batch, &error.to_string());
                     false
                 }
             }
@@ -448,6 +437,8 @@ impl Running {
     }
 
     /// Appends until it is done: where the last of the records lies. `None` if everything is to stop.
+    ///
+    /// What is too much for the journal at once goes one by one, the state last: a crash in between gives some of it out twice, and nothing is lost.
     fn append(
         &self,
         records: &[Record],
@@ -455,6 +446,55 @@ impl Running {
         runtime: &Handle,
         phase: &watch::Receiver<Phase>,
     ) -> Option<Seq> {
+        match self.append_together(records, sends, runtime, phase) {
+            Appended::At(seq) => Some(seq),
+            Appended::Stop => None,
+            Appended::TooLarge => {
+                for (record, (at, batch)) in records.iter().zip(sends) {
+                    let (one, send) = (std::slice::from_ref(record), (*at, batch.clone()));
+                    match self.append_together(one, &[send], runtime, phase) {
+                        Appended::At(_) => {}
+                        Appended::Stop => return None,
+                        Appended::TooLarge => self.too_large(*at, batch, "it is more than the journal takes at once"),
+                    }
+                }
+                loop {
+                    match self.append_together(&records[sends.len()..], &[], runtime, phase) {
+                        Appended::At(seq) => return Some(seq),
+                        Appended::Stop => return None,
+                        Appended::TooLarge => {
+                            tracing::error!(
+                                stage = &*self.staging.name,
+                                "stands still: what it remembers is more than the journal takes at once; `service.journal.max_bytes` is too small for it"
+                            );
+                            if !pause(MAX_UNCOMMITTED_AGE, runtime, phase) {
+                                return None;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Counts a batch that the journal will never take.
+    fn too_large(&self, at: usize, batch: &Batch, why: &str) {
+        let items = u64::from(batch.items);
+        tracing::error!(stage = &*self.staging.name, items, "too large, and dropped: {why}");
+        for book in self.staging.outlets[at].appender.books.iter() {
+            book.accepted(items);
+            book.dropped(items, Reason::TooLarge);
+            book.passed(items);
+        }
+    }
+
+    fn append_together(
+        &self,
+        records: &[Record],
+        sends: &[(usize, Batch)],
+        runtime: &Handle,
+        phase: &watch::Receiver<Phase>,
+    ) -> Appended {
         loop {
             let (tell, told) = oneshot::channel();
             let sent: Vec<(Appender, Batch)> = sends
@@ -477,8 +517,9 @@ impl Running {
                 }
             });
             let wait = match appended {
-                Ok(state_at) => return Some(state_at),
-                Err(AppendError::Closed) => return None,
+                Ok(state_at) => return Appended::At(state_at),
+                Err(AppendError::Closed) => return Appended::Stop,
+                Err(AppendError::TooLarge { .. }) => return Appended::TooLarge,
                 Err(AppendError::Full { retry_after, .. }) => retry_after.min(MAX_FULL_WAIT),
                 Err(error) => {
                     tracing::error!(stage = &*self.staging.name, "stands still: {error}");
@@ -489,10 +530,20 @@ impl Running {
                 source.book.retried();
             }
             if !pause(wait, runtime, phase) {
-                return None;
+                return Appended::Stop;
             }
         }
     }
+}
+
+/// What became of records.
+enum Appended {
+    /// Durable; where the last of them lies.
+    At(Seq),
+    /// The graph wants everything to stop.
+    Stop,
+    /// More than the journal takes at once.
+    TooLarge,
 }
 
 /// The graph wants everything to stop.
@@ -577,11 +628,16 @@ async fn received(sources: &[Source]) -> Option<(usize, Vec<Delivery>)> {
     .await
 }
 
+/// How much, inflated, makes a commit: a quarter of what the journal takes at once, because what the stage remembers goes with it.
+fn commit_bytes(journal: &Journal) -> u64 {
+    MAX_JOINED_BYTES.min(journal.together_limit_bytes() / 4)
+}
+
 /// Neighbours of one signal as one batch, within bounds.
-fn joined(batches: Vec<Batch>) -> Vec<Batch> {
+fn joined(batches: Vec<Batch>, max_bytes: u64) -> Vec<Batch> {
     let mut joined = Vec::new();
     let mut run: Vec<Batch> = Vec::new();
-    let mut bytes = 0;
+    let mut bytes = 0u64;
     let mut close = |run: &mut Vec<Batch>| match edit::concat(run) {
         Some(batch) => {
             joined.push(batch);
@@ -594,12 +650,12 @@ fn joined(batches: Vec<Batch>) -> Vec<Batch> {
             continue;
         }
         let fits = run.last().is_none_or(|last| last.signal == batch.signal)
-            && bytes + batch.payload.len() <= MAX_JOINED_BYTES;
+            && bytes + batch.payload.len() as u64 <= max_bytes;
         if !fits {
             close(&mut run);
             bytes = 0;
         }
-        bytes += batch.payload.len();
+        bytes += batch.payload.len() as u64;
         run.push(batch);
     }
     if !run.is_empty() {

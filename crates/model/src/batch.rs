@@ -118,8 +118,11 @@ impl fmt::Debug for Wire {
     }
 }
 
+/// Request headers, names in lower case. One that came several times is there several times, in its order.
+pub type Headers = Vec<(Arc<str>, Arc<str>)>;
+
 /// What is known about the arrival of a batch.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Meta {
     /// Wall clock of the door when the request was complete, in ns since 1970.
     pub received_at_unix_nano: u64,
@@ -127,9 +130,23 @@ pub struct Meta {
     pub receiver: Arc<str>,
     pub peer: Option<SocketAddr>,
     /// The request headers that the configuration chose to keep.
-    pub headers: Vec<(Arc<str>, Arc<str>)>,
+    pub headers: Headers,
     /// Position in the source (a file's byte offset, for example), for receivers that read from one.
     pub source_offset: Option<u64>,
+}
+
+/// What headers say may be a secret, and logs print what this prints: only their names are shown.
+impl fmt::Debug for Meta {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.headers.iter().map(|(name, _)| &**name).collect();
+        f.debug_struct("Meta")
+            .field("received_at_unix_nano", &self.received_at_unix_nano)
+            .field("receiver", &self.receiver)
+            .field("peer", &self.peer)
+            .field("headers", &names)
+            .field("source_offset", &self.source_offset)
+            .finish()
+    }
 }
 
 /// An encoded export request in canonical form. Cloning copies no payload.

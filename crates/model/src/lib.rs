@@ -21,5 +21,5 @@ pub mod view;
 pub mod wire;
 pub mod write;
 
-pub use batch::{Batch, Compression, Encoding, Meta, Signal, Wire};
+pub use batch::{Batch, Compression, Encoding, Headers, Meta, Signal, Wire};
 pub use id::{BadId, SpanId, TraceId};

@@ -24,6 +24,11 @@ pub trait Processor: Send + Sync + 'static {
     /// Synchronous and short: it runs on the thread that serves the socket. A batch that comes out without items ends here and is acknowledged.
     fn process(&self, batch: Batch) -> Result<Batch, Outcome>;
 
+    /// The request headers that it reads, in lower case. Receivers with `include_metadata` keep what somebody names.
+    fn metadata_keys(&self) -> Vec<Arc<str>> {
+        Vec::new()
+    }
+
     /// Where a processor that drops items, or meets faults in them, counts that. It enters its drops itself; what goes in and comes out is entered
     /// by who calls it.
     fn book(&self) -> Option<&Arc<StepBook>> {
@@ -35,6 +40,11 @@ pub trait Processor: Send + Sync + 'static {
 pub trait Entry: Send + Sync + 'static {
     /// Takes the batch and the duty to answer. Must not block; answers whenever it knows.
     fn enter(&self, batch: Batch, ack: Ack);
+
+    /// The request headers that anything behind it reads, in lower case.
+    fn metadata_keys(&self) -> Vec<Arc<str>> {
+        Vec::new()
+    }
 }
 
 impl<F: Fn(Batch, Ack) + Send + Sync + 'static> Entry for F {
@@ -56,6 +66,12 @@ pub trait Exporter: Send + Sync + 'static {
     /// For one whose backend keeps series: about how many it was sent lately.
     fn active_series(&self) -> Option<u64> {
         None
+    }
+
+    /// The request headers that it sends on, in lower case: they travel with the batch unless a `batch` processor says which do. A batch that is to be
+    /// sent has the same values of them for all its items.
+    fn metadata_keys(&self) -> Vec<Arc<str>> {
+        Vec::new()
     }
 
     /// One attempt. `Retry` has it called again with the same batch; dropping the future gives the attempt up.

@@ -20,6 +20,7 @@ use crate::intake::{Intake, Routes};
 use crate::keeping::Keeping;
 use crate::ledger::{Ledger, ReaderBook};
 use crate::line::{Appender, End, Line};
+use crate::metadata::Kept;
 use crate::processors::Take;
 use crate::reader::{Phase, ReaderTask, Source};
 use crate::recent::{RECENT_BYTES, Recent};
@@ -151,20 +152,26 @@ impl Graph {
         let mut routes: HashMap<Arc<str>, Routes> = HashMap::new();
         in_order_of_flow(&mut pipelines);
         for pipeline in &pipelines {
-            let end = builder.end_of(pipeline)?;
+            let kept = Arc::new(Kept::of(pipeline, &pipelines));
+            let end = builder.end_of(pipeline, &kept)?;
             builder.start_processors(&pipeline.in_request);
+            if let Some(book) = kept.book() {
+                builder.ledger.add_step(book);
+            }
             if let End::Journal(appender) = &end {
                 let given = |joint: &&mut Joint| pipeline.receivers.contains(&joint.name);
                 for joint in builder.joints.iter_mut().filter(given) {
                     joint.outlets.push(Outlet {
                         signal: pipeline.signal,
                         processors: pipeline.in_request.clone(),
+                        kept: Arc::clone(&kept),
                         appender: appender.clone(),
                     });
                 }
             }
             let line: Arc<dyn Entry> = Arc::new(Line {
                 processors: pipeline.in_request.clone(),
+                kept,
                 end,
             });
             let is_connector = |name: &&Arc<str>| builder.joints.iter().any(|joint| joint.name == **name);
@@ -338,7 +345,7 @@ impl Builder {
     }
 
     /// Where a pipeline's batches go from its door: into the journal before the first stage, or before the exporters.
-    fn end_of(&mut self, pipeline: &PipelinePart) -> Result<End, GraphError> {
+    fn end_of(&mut self, pipeline: &PipelinePart, kept: &Kept) -> Result<End, GraphError> {
         if let Some(holds) = pipeline
             .stages
             .iter()
@@ -386,6 +393,7 @@ impl Builder {
                 outlets: vec![Outlet {
                     signal: pipeline.signal,
                     processors: stage.then.clone(),
+                    kept: Arc::new(kept.behind_stage()),
                     appender,
                 }],
                 doors: Vec::new(),
@@ -501,7 +509,7 @@ impl Builder {
                 let task = ReaderTask {
                     source: Arc::new(source),
                     exporter: Arc::clone(exporter),
-                    take: pipeline.take,
+                    take: pipeline.take.clone(),
                     sending: Arc::new(part.sending.clone()),
                     dead_letter,
                     phase: self.phase.subscribe(),

@@ -12,6 +12,7 @@ use crate::ack::{Ack, AckFuture, Outcome};
 use crate::budget::{Budget, Lease};
 use crate::component::Entry;
 use crate::ledger::{DoorBook, Ledger};
+use crate::metadata;
 use crate::reason::Reason;
 
 /// What a client is told to wait when we are on our way out: a restart usually takes less.
@@ -32,6 +33,8 @@ struct Door {
     closed: Arc<AtomicBool>,
     books: [Arc<DoorBook>; Signal::ALL.len()],
     routes: [Vec<Arc<dyn Entry>>; Signal::ALL.len()],
+    /// The request headers that a route reads.
+    metadata_keys: [Vec<Arc<str>>; Signal::ALL.len()],
 }
 
 fn index(signal: Signal) -> usize {
@@ -60,6 +63,10 @@ impl Intake {
         for (signal, entry) in routes {
             by_signal[index(signal)].push(entry);
         }
+        let metadata_keys = by_signal.each_ref().map(|entries| {
+            let read = entries.iter().flat_map(|entry| entry.metadata_keys());
+            metadata::sorted(read.collect())
+        });
         let books = [Signal::Traces, Signal::Logs, Signal::Metrics].map(|signal| ledger.door(receiver, signal));
         Intake {
             door: Arc::new(Door {
@@ -68,6 +75,7 @@ impl Intake {
                 closed,
                 books,
                 routes: by_signal,
+                metadata_keys,
             }),
         }
     }
@@ -80,6 +88,11 @@ impl Intake {
     /// Whether any pipeline takes this signal from this receiver.
     pub fn takes(&self, signal: Signal) -> bool {
         !self.door.routes[index(signal)].is_empty()
+    }
+
+    /// The request headers that somebody behind it reads, in lower case and in order: what a receiver with `include_metadata` keeps.
+    pub fn metadata_keys(&self, signal: Signal) -> &[Arc<str>] {
+        &self.door.metadata_keys[index(signal)]
     }
 
     /// What bodies are to be reserved from before they are read.

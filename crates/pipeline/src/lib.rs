@@ -22,6 +22,7 @@ pub mod intake;
 mod keeping;
 pub mod ledger;
 mod line;
+pub mod metadata;
 pub mod ottl;
 pub mod plan;
 pub mod processors;

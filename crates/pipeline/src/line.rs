@@ -12,6 +12,7 @@ use crate::ack::{Ack, Outcome};
 use crate::component::{Entry, Processor};
 use crate::intake::SHUTDOWN_RETRY_AFTER;
 use crate::ledger::ReaderBook;
+use crate::metadata::Kept;
 use crate::reason::Reason;
 use crate::recent::Recent;
 use crate::record;
@@ -22,6 +23,7 @@ const FAILED_RETRY_AFTER: Duration = Duration::from_secs(30);
 /// A pipeline as a door sees it.
 pub(crate) struct Line {
     pub processors: Vec<Arc<dyn Processor>>,
+    pub kept: Arc<Kept>,
     pub end: End,
 }
 
@@ -41,8 +43,13 @@ pub(crate) struct Appender {
     pub recent: Arc<Recent>,
 }
 
-/// Runs a batch through processors and counts what goes in and comes out. `Ok(None)` if nothing is left of it, as configured.
-pub(crate) fn process(processors: &[Arc<dyn Processor>], mut batch: Batch) -> Result<Option<Batch>, Outcome> {
+/// Runs a batch through processors and counts what goes in and comes out. `Ok(None)` if nothing is left of it, as configured. What comes out has the headers
+/// that are kept.
+pub(crate) fn process(
+    processors: &[Arc<dyn Processor>],
+    kept: &Kept,
+    mut batch: Batch,
+) -> Result<Option<Batch>, Outcome> {
     for processor in processors {
         let (signal, items) = (batch.signal, batch.items);
         let book = processor.book();
@@ -65,12 +72,12 @@ pub(crate) fn process(processors: &[Arc<dyn Processor>], mut batch: Batch) -> Re
             return Ok(None);
         }
     }
-    Ok(Some(batch))
+    kept.keep(batch).map(Some)
 }
 
 impl Entry for Line {
     fn enter(&self, batch: Batch, ack: Ack) {
-        let batch = match process(&self.processors, batch) {
+        let batch = match process(&self.processors, &self.kept, batch) {
             Ok(Some(batch)) => batch,
             Ok(None) => return ack.resolve(Outcome::Delivered),
             Err(outcome) => return ack.resolve(outcome),
@@ -89,6 +96,11 @@ impl Entry for Line {
                 }),
             },
         }
+    }
+
+    fn metadata_keys(&self) -> Vec<Arc<str>> {
+        let read = self.processors.iter().flat_map(|processor| processor.metadata_keys());
+        read.chain(self.kept.keys().iter().cloned()).collect()
     }
 }
 

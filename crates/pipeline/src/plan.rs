@@ -223,8 +223,8 @@ pub fn plan<R, X, N>(config: &Config, tables: &Tables<'_, R, X, N>) -> Result<Pl
                 .collect(),
             in_request,
             stages,
-            take: take.as_ref().map(|(_, take)| *take).unwrap_or_default(),
-            take_from: take.map(|(name, _)| name),
+            take_from: take.as_ref().map(|(name, _)| Arc::clone(name)),
+            take: take.map(|(_, take)| take).unwrap_or_default(),
             exporters: names(&exporters),
             connectors: names(&to_connectors),
         });
@@ -595,6 +595,9 @@ fn describe_take(pipeline: &PlannedPipeline) -> String {
     };
     if let Some(max) = pipeline.take.max_items {
         let _ = write!(text, ", at most {max}");
+    }
+    if let Some(apart) = pipeline.take.apart.as_ref().filter(|apart| !apart.keys.is_empty()) {
+        let _ = write!(text, ", apart by {}", apart.keys.join(" and "));
     }
     text.push(')');
     text

@@ -1,7 +1,6 @@
 //! Why: what stands between the journal and an exporter. It takes records as they become durable, forms requests, keeps a window of them in flight,
 //! repeats what the backend refuses for now, and moves the cursor past what is settled. An exporter whose backend is down simply stands still here.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +21,9 @@ use crate::reason::Reason;
 use crate::recent::Recent;
 use crate::record::{self, RecordError};
 use crate::sending::{Backoff, Sending};
+
+mod waiting;
+use waiting::Waiting;
 
 /// Records that are taken from the journal at once.
 const MAX_RECORDS: usize = 64;
@@ -63,31 +65,6 @@ pub(crate) struct ReaderTask {
     pub phase: watch::Receiver<Phase>,
     /// Counts what is inflated here.
     pub memory: Budget,
-}
-
-/// What was delivered and is in no request yet.
-struct Waiting {
-    /// Not yet inflated.
-    raw: VecDeque<Delivery>,
-    batches: VecDeque<(Seq, Batch)>,
-    /// Of the batches.
-    items: u64,
-    held: Lease,
-}
-
-impl Waiting {
-    fn push(&mut self, seq: Seq, batch: Batch) {
-        self.items += u64::from(batch.items);
-        self.held.charge(batch.payload.len() as u64);
-        self.batches.push_back((seq, batch));
-    }
-
-    fn pop(&mut self) -> Option<(Seq, Batch)> {
-        let (seq, batch) = self.batches.pop_front()?;
-        self.items -= u64::from(batch.items);
-        self.held.shrink(self.held.bytes() - batch.payload.len() as u64);
-        Some((seq, batch))
-    }
 }
 
 /// A cursor of the journal with its book: what reading for an exporter and for a keeper have in common.
@@ -196,12 +173,7 @@ impl ReaderTask {
             Arc::new(Circuit::new(name, retry, self.source.book.circuit()))
         });
         let mut sends: JoinSet<()> = JoinSet::new();
-        let mut waiting = Waiting {
-            raw: VecDeque::new(),
-            batches: VecDeque::new(),
-            items: 0,
-            held: self.memory.charge(0),
-        };
+        let mut waiting = Waiting::new(self.memory.charge(0));
         loop {
             while sends.try_join_next().is_some() {}
             let Some(permit) = self.permit(&window, &mut waiting).await else {
@@ -250,8 +222,8 @@ impl ReaderTask {
         let mut excess = self.source.lag_records().saturating_sub(queue_size);
         let mut passed = Vec::new();
         while excess > 0 {
-            while waiting.batches.is_empty() && self.take_next(waiting) {}
-            if waiting.batches.is_empty() {
+            while waiting.is_empty() && self.take_next(waiting) {}
+            if waiting.is_empty() {
                 let received = self.source.reader.recv(MAX_RECORDS, MAX_RECORD_BYTES);
                 match tokio::time::timeout(LOOK_INTERVAL, received).await {
                     Ok(Some(deliveries)) => {
@@ -262,7 +234,9 @@ impl ReaderTask {
                     Ok(None) | Err(_) => break,
                 }
             }
-            let Some((seq, batch)) = waiting.pop() else { break };
+            let Some((seq, batch)) = waiting.pop_oldest(&self.take) else {
+                break;
+            };
             self.source.book.dropped(u64::from(batch.items), Reason::QueueFull);
             self.source.book.passed(u64::from(batch.items));
             passed.push(seq);
@@ -280,21 +254,16 @@ impl ReaderTask {
 
     /// Waits until a request's worth is there, or its time is up; `false` when nothing more will come.
     async fn fill(&mut self, waiting: &mut Waiting) -> bool {
-        let take = self.take;
-        let enough = |waiting: &Waiting| {
-            waiting.items >= u64::from(take.items) || waiting.held.bytes() >= MAX_REQUEST_BYTES as u64
-        };
-        let mut deadline: Option<Instant> = None;
         loop {
-            while !enough(waiting) && self.take_next(waiting) {}
-            if enough(waiting) {
+            while !waiting.is_enough() && self.take_next(waiting) {}
+            if waiting.is_enough() {
                 return true;
             }
-            if !waiting.batches.is_empty() {
-                let until = *deadline.get_or_insert_with(|| Instant::now() + self.take.wait);
-                if self.take.wait.is_zero() || Instant::now() >= until || *self.phase.borrow() != Phase::Running {
-                    return true;
-                }
+            let deadline = waiting.deadline(&self.take);
+            if let Some(deadline) = deadline
+                && (self.take.wait.is_zero() || Instant::now() >= deadline || *self.phase.borrow() != Phase::Running)
+            {
+                return true;
             }
             let draining = *self.phase.borrow() == Phase::Draining;
             let sleep_until = match deadline {
@@ -306,7 +275,7 @@ impl ReaderTask {
                 () = reached(self.phase.clone(), Phase::Abandoned) => return false,
                 deliveries = self.source.reader.recv(MAX_RECORDS, MAX_RECORD_BYTES) => deliveries,
                 () = tokio::time::sleep_until(sleep_until), if draining || deadline.is_some() => {
-                    if draining && waiting.batches.is_empty() && self.source.is_caught_up() {
+                    if draining && waiting.is_empty() && self.source.is_caught_up() {
                         return false;
                     }
                     continue;
@@ -315,7 +284,7 @@ impl ReaderTask {
             };
             match deliveries {
                 Some(deliveries) => waiting.raw.extend(deliveries),
-                None => return !waiting.batches.is_empty(),
+                None => return !waiting.is_empty(),
             }
         }
     }
@@ -326,7 +295,7 @@ impl ReaderTask {
             return false;
         };
         match self.source.take(&delivery) {
-            Taken::Batch(seq, batch) => waiting.push(seq, batch),
+            Taken::Batch(seq, batch) => waiting.push(&self.take, seq, batch),
             Taken::Unreadable(seq) => self.source.reader.ack(seq),
             Taken::Newer(_) => {}
         }
@@ -335,21 +304,9 @@ impl ReaderTask {
 
     /// The next records that make a request, and the request: several if it would be too large.
     fn group(&self, waiting: &mut Waiting) -> Group {
-        let mut seqs = Vec::new();
-        let mut batches: Vec<Batch> = Vec::new();
-        let (mut items, mut bytes) = (0u64, 0usize);
-        let max_items = u64::from(self.take.max_items.unwrap_or(u32::MAX));
-        while let Some((seq, batch)) = waiting.batches.front() {
-            let full = items >= u64::from(self.take.items);
-            let over = items + u64::from(batch.items) > max_items || bytes + batch.payload.len() > MAX_REQUEST_BYTES;
-            if !batches.is_empty() && (full || over) {
-                break;
-            }
-            items += u64::from(batch.items);
-            bytes += batch.payload.len();
-            seqs.push(*seq);
-            batches.extend(waiting.pop().map(|(_, batch)| batch));
-        }
+        let (seqs, batches): (Vec<Seq>, Vec<Batch>) = waiting.next_request(&self.take).into_iter().unzip();
+        let items = batches.iter().map(|batch| u64::from(batch.items)).sum();
+        let bytes: u64 = batches.iter().map(|batch| batch.payload.len() as u64).sum();
         let requests = match edit::concat(&batches) {
             Some(mut batch) => {
                 if batches.len() > 1 && self.exporter.packs() == Some(Compression::Gzip) {
@@ -364,7 +321,7 @@ impl ReaderTask {
             seqs,
             items,
             requests,
-            held: self.memory.charge(bytes as u64),
+            held: self.memory.charge(bytes),
         }
     }
 }

@@ -46,6 +46,8 @@ pub enum Reason {
     NotSampled,
     /// A statement of a processor failed on it, and its `error_mode` is `propagate`.
     StatementFailed,
+    /// `metadata_cardinality_limit` of a `batch` processor was reached, and this request has yet another value.
+    MetadataLimit,
     /// A data point that is not later than the one before of its stream.
     OutOfOrder,
     /// A data point of a stream for which a processor has no room.
@@ -61,7 +63,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 27] = [
+    pub const ALL: [Reason; 28] = [
         Reason::MemoryLimit,
         Reason::JournalFull,
         Reason::JournalFailed,
@@ -83,6 +85,7 @@ impl Reason {
         Reason::Filtered,
         Reason::NotSampled,
         Reason::StatementFailed,
+        Reason::MetadataLimit,
         Reason::OutOfOrder,
         Reason::StreamLimit,
         Reason::FirstOfStream,
@@ -115,6 +118,7 @@ impl Reason {
             Reason::Filtered => "filtered",
             Reason::NotSampled => "not_sampled",
             Reason::StatementFailed => "statement_failed",
+            Reason::MetadataLimit => "metadata_limit",
             Reason::OutOfOrder => "out_of_order",
             Reason::StreamLimit => "stream_limit",
             Reason::FirstOfStream => "first_of_stream",
@@ -148,6 +152,7 @@ impl Reason {
             Reason::Filtered => "a processor dropped it, as configured",
             Reason::NotSampled => "it was not in the share that is kept",
             Reason::StatementFailed => "a statement of a processor failed on it",
+            Reason::MetadataLimit => "more different values of metadata_keys than metadata_cardinality_limit",
             Reason::OutOfOrder => "it is not later than the data point before",
             Reason::StreamLimit => "there is no room for one more stream of data points",
             Reason::FirstOfStream => "it is what the next data point is compared with",

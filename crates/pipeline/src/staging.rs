@@ -17,6 +17,7 @@ use crate::budget::Budget;
 use crate::component::Processor;
 use crate::ledger::{DoorBook, Ledger};
 use crate::line::{Appender, process};
+use crate::metadata::Kept;
 use crate::reader::{Phase, Source, Taken, reached};
 use crate::reason::Reason;
 use crate::record;
@@ -61,6 +62,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 pub(crate) struct Outlet {
     pub signal: Signal,
     pub processors: Vec<Arc<dyn Processor>>,
+    pub kept: Arc<Kept>,
     pub appender: Appender,
 }
 
@@ -425,7 +427,8 @@ impl Running {
         phase: &watch::Receiver<Phase>,
     ) -> Result<Result<Option<Batch>, Outcome>, Stop> {
         loop {
-            match process(&self.staging.outlets[at].processors, batch.clone()) {
+            let outlet = &self.staging.outlets[at];
+            match process(&outlet.processors, &outlet.kept, batch.clone()) {
                 Err(Outcome::Retry { after, .. }) => {
                     if !pause(after.max(MIN_RETRY_WAIT), runtime, phase) {
                         return Err(Stop);
@@ -633,7 +636,7 @@ fn commit_bytes(journal: &Journal) -> u64 {
     MAX_JOINED_BYTES.min(journal.together_limit_bytes() / 4)
 }
 
-/// Neighbours of one signal as one batch, within bounds.
+/// Neighbours of one signal and one metadata as one batch, within bounds.
 fn joined(batches: Vec<Batch>, max_bytes: u64) -> Vec<Batch> {
     let mut joined = Vec::new();
     let mut run: Vec<Batch> = Vec::new();
@@ -649,8 +652,8 @@ fn joined(batches: Vec<Batch>, max_bytes: u64) -> Vec<Batch> {
         if batch.items == 0 {
             continue;
         }
-        let fits = run.last().is_none_or(|last| last.signal == batch.signal)
-            && bytes + batch.payload.len() as u64 <= max_bytes;
+        let is_alike = |last: &Batch| last.signal == batch.signal && last.meta.headers == batch.meta.headers;
+        let fits = run.last().is_none_or(is_alike) && bytes + batch.payload.len() as u64 <= max_bytes;
         if !fits {
             close(&mut run);
             bytes = 0;

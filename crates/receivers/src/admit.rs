@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use model::canonical::{Canonical, canonicalize};
-use model::{Batch, Meta, Signal, Wire};
+use model::{Batch, Headers, Meta, Signal, Wire};
 use pipeline::{AckFuture, Intake, Lease, Outcome, Reason};
 use tokio::sync::Semaphore;
 
@@ -47,6 +47,8 @@ pub(crate) struct Arrived {
     /// The memory it holds.
     pub(crate) lease: Lease,
     pub(crate) peer: Option<SocketAddr>,
+    /// What is kept of the request's.
+    pub(crate) headers: Headers,
     /// Bytes it may inflate to.
     pub(crate) limit: usize,
 }
@@ -224,7 +226,7 @@ impl Core {
             received_at_unix_nano: received_at,
             receiver: Arc::clone(self.intake.receiver()),
             peer: arrived.peer,
-            headers: Vec::new(),
+            headers: arrived.headers,
             source_offset: None,
         };
         let batch = Batch::from_canonical(arrived.signal, canonical, wire, Arc::new(meta));

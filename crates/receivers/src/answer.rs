@@ -36,6 +36,8 @@ pub(crate) enum Kind {
     MediaType,
     /// A compression we do not take.
     Coding,
+    /// Headers that are to be kept and cannot be.
+    Metadata,
     /// The body came too slowly.
     Stalled,
     /// The rules of gRPC were broken.
@@ -86,6 +88,7 @@ impl Refusal {
             Kind::NoPipeline => StatusCode::NOT_FOUND,
             Kind::Unauthorized => StatusCode::UNAUTHORIZED,
             Kind::MediaType | Kind::Coding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Kind::Metadata => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Kind::Stalled => StatusCode::REQUEST_TIMEOUT,
         }
     }
@@ -94,7 +97,7 @@ impl Refusal {
         match self.kind {
             Kind::TooLarge => Code::ResourceExhausted,
             Kind::Later(_) => Code::Unavailable,
-            Kind::Malformed => Code::InvalidArgument,
+            Kind::Malformed | Kind::Metadata => Code::InvalidArgument,
             Kind::NoPipeline | Kind::Coding | Kind::MediaType => Code::Unimplemented,
             Kind::Unauthorized => Code::Unauthenticated,
             Kind::Stalled => Code::DeadlineExceeded,
@@ -106,7 +109,7 @@ impl Refusal {
     /// Under which word it is counted, and whether the sender may send it again.
     pub(crate) fn reason(&self) -> (Reason, bool) {
         match self.kind {
-            Kind::TooLarge => (Reason::TooLarge, false),
+            Kind::TooLarge | Kind::Metadata => (Reason::TooLarge, false),
             Kind::Later(reason) => (reason, true),
             Kind::NoPipeline => (Reason::NoPipeline, false),
             Kind::Unauthorized => (Reason::Unauthorized, false),

@@ -28,9 +28,7 @@ use crate::admit::{Core, Translation};
 use crate::answer::{Accepted, Kind, Refusal};
 use crate::body;
 use crate::guard::{self, Guard};
-use crate::keys::{
-    DEFAULT_MAX_REQUEST_MIB, TlsConfig, at_least_one, body_size, mebibytes, named, no_metadata, parsed, tcp,
-};
+use crate::keys::{DEFAULT_MAX_REQUEST_MIB, TlsConfig, at_least_one, body_size, mebibytes, named, parsed, tcp};
 use crate::post::{self, Posted};
 use crate::settings::{self, Mounted};
 use crate::unary::{self, Method};
@@ -122,8 +120,7 @@ pub struct GrpcConfig {
     pub write_buffer_size: Option<u64>,
     /// Accepted with a warning: doors have their own keep-alive.
     pub keepalive: Option<IgnoredAny>,
-    /// Must be false: no component reads request metadata yet.
-    #[serde(deserialize_with = "no_metadata")]
+    /// Keep those of a request's headers that a pipeline names: in `metadata_keys` of `batch`, in `from_context`. Default `false`.
     pub include_metadata: bool,
     /// Who may send. Default: whoever reaches the door.
     pub auth: Option<Auth>,
@@ -141,8 +138,7 @@ pub struct HttpConfig {
     /// Largest body in bytes, compressed and inflated; below 4 GiB, default 64 MiB.
     #[serde(deserialize_with = "body_size")]
     pub max_request_body_size: u64,
-    /// Must be false: no component reads request metadata yet.
-    #[serde(deserialize_with = "no_metadata")]
+    /// Keep those of a request's headers that a pipeline names: in `metadata_keys` of `batch`, in `from_context`. Default `false`.
     pub include_metadata: bool,
     /// Who may send. Default: whoever reaches the door.
     pub auth: Option<Auth>,
@@ -224,6 +220,7 @@ impl settings::Settings for Config {
                 signal: Signal::Traces,
                 translation: Some(&FROM_PROTOBUF),
                 limit: (config.max_recv_msg_size_mib << 20) as usize,
+                include_metadata: config.include_metadata,
                 reply: |accepted| whole(accepted).map(|()| Vec::new()),
             };
             let (core, guard) = (Arc::clone(&core), Guard::new(config.auth.as_ref())?);
@@ -249,11 +246,13 @@ impl settings::Settings for Config {
             }
         }
         if let Some(config) = &self.protocols.thrift_http {
-            let limit = config.max_request_body_size as usize;
+            let (limit, include_metadata) = (config.max_request_body_size as usize, config.include_metadata);
             let guard = Guard::new(config.auth.as_ref())?;
             let mount = Mount::Http {
                 at: At::Path(PATH.to_owned()),
-                service: handler_fn(move |request| post(Arc::clone(&core), guard.clone(), limit, request)),
+                service: handler_fn(move |request| {
+                    post(Arc::clone(&core), guard.clone(), limit, include_metadata, request)
+                }),
             };
             let settings = DoorSettings {
                 tls: config.tls.as_ref().map(Into::into),
@@ -281,7 +280,7 @@ fn whole(accepted: &Accepted) -> Result<(), Refusal> {
     })
 }
 
-async fn post(core: Arc<Core>, guard: Guard, limit: usize, request: Request) -> Response {
+async fn post(core: Arc<Core>, guard: Guard, limit: usize, include_metadata: bool, request: Request) -> Response {
     if *request.method() != HttpMethod::POST {
         return post::only_post(request.method());
     }
@@ -302,6 +301,7 @@ async fn post(core: Arc<Core>, guard: Guard, limit: usize, request: Request) -> 
             translation: Some(&FROM_THRIFT),
             coding: post::coding(&head.headers)?,
             limit,
+            include_metadata,
         };
         whole(&post::take(&core, posted, &head, &mut incoming).await?)
     };

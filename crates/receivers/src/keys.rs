@@ -86,12 +86,3 @@ pub(crate) fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String,
     }
     Ok(format!("/{}", path.trim_start_matches('/')))
 }
-
-pub(crate) fn no_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    if bool::deserialize(deserializer)? {
-        return Err(D::Error::custom(
-            "request metadata is not available yet; leave include_metadata out",
-        ));
-    }
-    Ok(false)
-}

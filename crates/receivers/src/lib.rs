@@ -24,6 +24,7 @@ pub mod jaeger;
 pub mod keys;
 mod lines;
 pub mod loki;
+mod metadata;
 pub mod otlp;
 mod post;
 pub mod prometheus;

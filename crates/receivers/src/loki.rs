@@ -26,7 +26,7 @@ use crate::answer::{Accepted, Kind, Refusal};
 use crate::body;
 use crate::guard::{self, Guard};
 use crate::inflate::Coding;
-use crate::keys::{TlsConfig, body_size, named, no_metadata, parsed};
+use crate::keys::{TlsConfig, body_size, named, parsed};
 use crate::post::{self, Posted};
 use crate::settings::{self, Mounted};
 
@@ -96,8 +96,7 @@ pub struct HttpConfig {
     /// Largest body in bytes, compressed and inflated; below 4 GiB, default 20 MiB.
     #[serde(deserialize_with = "body_size")]
     pub max_request_body_size: u64,
-    /// Must be false: no component reads request metadata yet.
-    #[serde(deserialize_with = "no_metadata")]
+    /// Keep those of a request's headers that a pipeline names: in `metadata_keys` of `batch`, in `from_context`. Default `false`.
     pub include_metadata: bool,
     /// Who may send. Default: whoever reaches the door.
     pub auth: Option<Auth>,
@@ -148,11 +147,13 @@ impl settings::Settings for Config {
             ));
         }
         if let Some(config) = &self.protocols.http {
-            let limit = config.max_request_body_size as usize;
+            let (limit, include_metadata) = (config.max_request_body_size as usize, config.include_metadata);
             let guard = Guard::new(config.auth.as_ref())?;
             let mount = Mount::Http {
                 at: At::Path(PATH.to_owned()),
-                service: handler_fn(move |request| push(Arc::clone(&core), guard.clone(), limit, request)),
+                service: handler_fn(move |request| {
+                    push(Arc::clone(&core), guard.clone(), limit, include_metadata, request)
+                }),
             };
             let settings = DoorSettings {
                 tls: config.tls.as_ref().map(Into::into),
@@ -169,7 +170,7 @@ impl settings::Settings for Config {
     }
 }
 
-async fn push(core: Arc<Core>, guard: Guard, limit: usize, request: Request) -> Response {
+async fn push(core: Arc<Core>, guard: Guard, limit: usize, include_metadata: bool, request: Request) -> Response {
     if *request.method() != HttpMethod::POST {
         return post::only_post(request.method());
     }
@@ -195,6 +196,7 @@ async fn push(core: Arc<Core>, guard: Guard, limit: usize, request: Request) -> 
             translation: Some(translation),
             coding,
             limit,
+            include_metadata,
         };
         whole(&post::take(&core, posted, &head, &mut incoming).await?)
     };

@@ -11,6 +11,7 @@ use crate::admit::{Arrived, Core, Translation, read_refusal};
 use crate::answer::{Accepted, Kind, Refusal};
 use crate::body::{self, Length};
 use crate::inflate::{self, Coding};
+use crate::metadata;
 
 /// What is known of a body before it is read.
 pub(crate) struct Posted {
@@ -20,6 +21,7 @@ pub(crate) struct Posted {
     pub(crate) coding: Coding,
     /// Bytes of the body, compressed and inflated.
     pub(crate) limit: usize,
+    pub(crate) include_metadata: bool,
 }
 
 /// Reads the body, takes it in and waits until the pipeline said what became of it.
@@ -29,6 +31,7 @@ pub(crate) async fn take(
     head: &http::request::Parts,
     incoming: &mut Incoming,
 ) -> Result<Accepted, Refusal> {
+    let headers = metadata::kept(core, posted.include_metadata, posted.signal, &head.headers, &head.uri)?;
     let announced = head
         .headers
         .get(header::CONTENT_LENGTH)
@@ -50,6 +53,7 @@ pub(crate) async fn take(
         body: bytes,
         lease,
         peer: head.extensions.get::<Peer>().map(|peer| peer.0),
+        headers,
         limit: posted.limit,
     })
     .await

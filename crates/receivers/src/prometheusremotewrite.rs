@@ -31,7 +31,8 @@ use crate::answer::{Kind, Refusal};
 use crate::body::{self, Length};
 use crate::guard::{self, Guard};
 use crate::inflate::Coding;
-use crate::keys::{TlsConfig, body_size, no_metadata, parsed};
+use crate::keys::{TlsConfig, body_size, parsed};
+use crate::metadata;
 use crate::post;
 use crate::settings::{self, Mounted};
 
@@ -75,8 +76,7 @@ pub struct Config {
     /// Largest body in bytes, compressed and inflated; below 4 GiB, default 20 MiB.
     #[serde(deserialize_with = "body_size")]
     pub max_request_body_size: u64,
-    /// Must be false: no component reads request metadata yet.
-    #[serde(deserialize_with = "no_metadata")]
+    /// Keep those of a request's headers that a pipeline names: in `metadata_keys` of `batch`, in `from_context`. Default `false`.
     pub include_metadata: bool,
     /// Who may send. Default: whoever reaches the door.
     pub auth: Option<Auth>,
@@ -138,6 +138,7 @@ impl settings::Settings for Config {
             core,
             guard: Guard::new(self.auth.as_ref())?,
             limit: self.max_request_body_size as usize,
+            include_metadata: self.include_metadata,
             families: RwLock::default(),
             targets: RwLock::default(),
         });
@@ -158,6 +159,7 @@ struct Door {
     core: Arc<Core>,
     guard: Guard,
     limit: usize,
+    include_metadata: bool,
     /// What senders of 1.0 said about families.
     families: RwLock<Families>,
     /// What `target_info` said about resources.
@@ -236,6 +238,7 @@ async fn take(
     door.guard.check(&head.headers).await?;
     core.check_signal(Signal::Metrics)?;
     let coding = coding(&head.headers)?;
+    let headers = metadata::kept(core, door.include_metadata, Signal::Metrics, &head.headers, &head.uri)?;
     let announced = head.headers.get(header::CONTENT_LENGTH);
     let announced = announced
         .and_then(|value| value.to_str().ok())
@@ -256,6 +259,7 @@ async fn take(
         body: bytes,
         lease,
         peer: head.extensions.get::<Peer>().map(|peer| peer.0),
+        headers,
         limit: door.limit,
     };
     let translator = Arc::clone(door);

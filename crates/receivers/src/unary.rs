@@ -21,6 +21,7 @@ use crate::answer::{Accepted, Kind, Refusal};
 use crate::body::{self, GRPC_PREFIX_BYTES, Length};
 use crate::guard::Guard;
 use crate::inflate::Coding;
+use crate::metadata;
 
 /// What we say we take, in `grpc-accept-encoding`.
 const ACCEPTED: HeaderValue = HeaderValue::from_static("gzip, zstd, identity");
@@ -35,6 +36,7 @@ pub(crate) struct Method {
     pub(crate) translation: Option<&'static Translation>,
     /// Bytes of a message, compressed and inflated.
     pub(crate) limit: usize,
+    pub(crate) include_metadata: bool,
     /// The answer's message.
     pub(crate) reply: fn(&Accepted) -> Result<Vec<u8>, Refusal>,
 }
@@ -74,6 +76,13 @@ async fn take(core: &Arc<Core>, method: Method, request: Request) -> Result<Acce
     core.check_signal(method.signal)?;
     let encoding = request.headers().get("grpc-encoding").map(HeaderValue::as_bytes);
     let coding = coding(encoding)?;
+    let headers = metadata::kept(
+        core,
+        method.include_metadata,
+        method.signal,
+        request.headers(),
+        request.uri(),
+    )?;
     let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
     let mut incoming = request.into_body();
     let (frame, lease) = body::read(
@@ -103,6 +112,7 @@ async fn take(core: &Arc<Core>, method: Method, request: Request) -> Result<Acce
         body: message,
         lease,
         peer,
+        headers,
         limit,
     })
     .await

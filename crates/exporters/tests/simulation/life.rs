@@ -308,6 +308,7 @@ fn pipeline(signal: Signal, store: Arc<Forgetful>, backend: Arc<Wire>, plan: &Pl
             items: 7,
             max_items: Some(9),
             wait: Duration::ZERO,
+            apart: None,
         },
         exporters: vec![
             ExporterPart {

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::fmt::Write;
+use std::sync::Arc;
 
 use model::Meta;
 use model::edit::{Changes, put_value};
@@ -216,6 +217,18 @@ impl Actions {
             steps.push(step);
         }
         Ok(Actions { steps })
+    }
+
+    /// The request headers that the steps read.
+    pub fn metadata_keys(&self) -> Vec<Arc<str>> {
+        let read = |step: &Step| match &step.does {
+            Does::Set {
+                from: From::Header(name),
+                ..
+            } => Some(name.as_str().into()),
+            _ => None,
+        };
+        self.steps.iter().filter_map(read).collect()
     }
 
     /// Says what becomes of an owner's attributes.

@@ -54,6 +54,10 @@ struct Attributes {
 }
 
 impl Processor for Attributes {
+    fn metadata_keys(&self) -> Vec<Arc<str>> {
+        self.actions.metadata_keys()
+    }
+
     fn process(&self, batch: Batch) -> Result<Batch, Outcome> {
         let all = self.chosen.all();
         Ok(edit_attributes(&batch, Level::Item, |owner, changes| {

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::component::Processor;
+use crate::metadata::Apart;
 use crate::stage::MakeStage;
 
 /// What a processor in the configuration is to the planner.
@@ -35,7 +36,7 @@ pub enum Step {
 }
 
 /// How much a reader takes at once, in items of the signal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Take {
     /// Enough for a request to be sent.
     pub items: u32,
@@ -43,6 +44,8 @@ pub struct Take {
     pub max_items: Option<u32>,
     /// How long to wait for `items` after the first came.
     pub wait: Duration,
+    /// What is kept of requests' metadata, if a `batch` processor says so; without one it is what exporters name.
+    pub apart: Option<Apart>,
 }
 
 impl Default for Take {
@@ -52,6 +55,7 @@ impl Default for Take {
             items: batch::DEFAULT_ITEMS,
             max_items: None,
             wait: Duration::ZERO,
+            apart: None,
         }
     }
 }

@@ -40,6 +40,10 @@ struct Resource {
 }
 
 impl Processor for Resource {
+    fn metadata_keys(&self) -> Vec<Arc<str>> {
+        self.actions.metadata_keys()
+    }
+
     fn process(&self, batch: Batch) -> Result<Batch, Outcome> {
         Ok(edit_attributes(&batch, Level::Resource, |owner, changes| {
             self.actions.apply(owner.attributes, &batch.meta, changes);

@@ -1,6 +1,7 @@
 //! The graph as a whole, on a real journal in a temporary directory: what was acknowledged is delivered, across retries, rejections, restarts and drains,
 //! and the books balance.
 
+mod metadata;
 mod stages;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -22,8 +23,8 @@ use pipeline::graph::{Drained, ExporterPart, Parts, PipelinePart};
 use pipeline::processors::{Step, Take, filter};
 use pipeline::sending::{Queue, Retry, Sending};
 use pipeline::{
-    BoxFuture, Budget, Exporter, Graph, Intake, JournalId, KeepError, Keeper, Ledger, OnKept, Outcome, Processor,
-    Reason, Sink,
+    BadState, BoxFuture, Budget, Exporter, Graph, Intake, JournalId, KeepError, Keeper, Ledger, OnKept, Outcome,
+    Processor, Reason, Sink, Stage, State,
 };
 use prost::Message;
 use tokio::runtime::Handle;
@@ -306,6 +307,7 @@ async fn what_is_acknowledged_arrives_everywhere_and_the_books_balance() {
             items: 50,
             max_items: Some(60),
             wait: Duration::from_millis(5),
+            apart: None,
         },
         exporters: vec![
             ("one", Sink::Exporter(one.clone()), quick()),

@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use journal::simulated::{Faults, Loss, SimulatedDisk, seeds};
+use pipeline::MakeStage;
 use pipeline::graph::{ConnectorPart, GraphError, StagePart};
-use pipeline::{BadState, MakeStage, Stage, State};
 
 use super::*;
 

@@ -11,9 +11,7 @@ use serde::de::IgnoredAny;
 
 use super::cors::CorsConfig;
 use crate::guard;
-use crate::keys::{
-    DEFAULT_MAX_REQUEST_MIB, TlsConfig, at_least_one, body_size, mebibytes, named, no_metadata, parsed, path, tcp,
-};
+use crate::keys::{DEFAULT_MAX_REQUEST_MIB, TlsConfig, at_least_one, body_size, mebibytes, named, parsed, path, tcp};
 
 /// Where OTLP/gRPC is expected.
 pub const DEFAULT_GRPC_ENDPOINT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4317);
@@ -72,8 +70,7 @@ pub struct GrpcConfig {
     pub write_buffer_size: Option<u64>,
     /// Accepted with a warning: doors have their own keep-alive.
     pub keepalive: Option<IgnoredAny>,
-    /// Must be false: no component reads request metadata yet.
-    #[serde(deserialize_with = "no_metadata")]
+    /// Keep those of a request's headers that a pipeline names: in `metadata_keys` of `batch`, in `from_context`. Default `false`.
     pub include_metadata: bool,
     /// Who may send. Default: whoever reaches the door.
     pub auth: Option<Auth>,
@@ -102,8 +99,7 @@ pub struct HttpConfig {
     pub max_request_body_size: u64,
     /// Which web pages may send; default none.
     pub cors: Option<CorsConfig>,
-    /// Must be false: no component reads request metadata yet.
-    #[serde(deserialize_with = "no_metadata")]
+    /// Keep those of a request's headers that a pipeline names: in `metadata_keys` of `batch`, in `from_context`. Default `false`.
     pub include_metadata: bool,
     /// Who may send. Default: whoever reaches the door.
     pub auth: Option<Auth>,
@@ -230,13 +226,14 @@ mod tests {
         endpoint: localhost:4318
         traces_url_path: otlp/traces
         max_request_body_size: 1048576
-        include_metadata: false
+        include_metadata: true
         cors: {allowed_origins: ['*'], allowed_headers: [x-app], max_age: 7200}",
         )
         .unwrap();
         let Protocols { grpc, http } = config.protocols;
         assert_eq!(grpc.unwrap().max_concurrent_streams, NonZeroU32::new(16));
-        assert_eq!(http.unwrap().traces_url_path, "/otlp/traces");
+        let http = http.unwrap();
+        assert_eq!((&*http.traces_url_path, http.include_metadata), ("/otlp/traces", true));
     }
 
     #[test]
@@ -266,10 +263,6 @@ mod tests {
             (
                 "http: {auth: {authenticator: oidc}}",
                 "test:3:46: the extension `oidc` is not defined\n  |\n3 |     protocols: {http: {auth: {authenticator: oidc}}}\n  |                                              ^^^^ define it under `extensions` and list it in `service.extensions`",
-            ),
-            (
-                "http: {include_metadata: true}",
-                "test:3:42: request metadata is not available yet; leave include_metadata out",
             ),
             (
                 "http: {logs_url_path: ''}",

@@ -41,6 +41,7 @@ pub(super) struct HttpDoor {
     pub(super) guard: Guard,
     /// Bytes of a body, compressed and inflated.
     pub(super) limit: usize,
+    pub(super) include_metadata: bool,
     pub(super) cors: Option<Cors>,
 }
 
@@ -118,6 +119,7 @@ async fn export(
         translation: (format == Format::Json).then_some(&FROM_JSON),
         coding: post::coding(&head.headers)?,
         limit: door.limit,
+        include_metadata: door.include_metadata,
     };
     post::take(&door.core, posted, head, incoming).await
 }

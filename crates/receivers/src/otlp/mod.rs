@@ -102,6 +102,7 @@ fn mount_with(config: &Config, intake: Intake, doors: &mut Doors, patience: Dura
                 signal,
                 translation: None,
                 limit,
+                include_metadata: config.include_metadata,
                 reply: |accepted| Ok(accepted.proto()),
             };
             let mount = Mount::Grpc {
@@ -129,6 +130,7 @@ fn mount_with(config: &Config, intake: Intake, doors: &mut Doors, patience: Dura
             core,
             guard: Guard::new(config.auth.as_ref())?,
             limit: config.max_request_body_size as usize,
+            include_metadata: config.include_metadata,
             cors,
         });
         for (signal, path) in [

@@ -309,7 +309,8 @@ impl<'a> Record<'a> {
         *self = read;
     }
 
-    fn into_owned(self) -> Record<'static> {
+    /// The same without a borrow of the line.
+    pub fn into_owned(self) -> Record<'static> {
         Record {
             severity_text: self.severity_text.into_owned().into(),
             body: self.body.into_owned(),

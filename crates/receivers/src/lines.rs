@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use codec::log_line::{Json, Members, Record, Request, write_attributes};
 use pipeline::processors::actions::Scalar;
 
-use crate::filelog::Operators;
+use crate::filelog::{Held, Operators};
 
 /// Values of `attributes` and `resource` in the configuration.
 pub(crate) type Values = BTreeMap<String, Scalar>;
@@ -39,7 +39,7 @@ impl Lines {
         line
     }
 
-    /// Adds a line of the file `path` to the request; whether it was not UTF-8 and was mended. `attributes` are encoded.
+    /// Adds a line of the file `path` to the request. `attributes` are encoded.
     pub(crate) fn push(
         &self,
         line: &[u8],
@@ -48,10 +48,35 @@ impl Lines {
         offset: Option<u64>,
         observed_unix_nano: u64,
         request: &mut Request,
-    ) -> bool {
+    ) -> Pushed {
         let text = String::from_utf8_lossy(line);
         let mut record = Record::plain(&*text);
-        self.operators.apply(&mut record, path);
+        let is_kept = self.operators.apply(&mut record, path);
+        if is_kept {
+            self.write(record, attributes, offset, observed_unix_nano, request);
+        }
+        Pushed {
+            is_mended: matches!(text, std::borrow::Cow::Owned(_)),
+            is_dropped: !is_kept,
+        }
+    }
+
+    /// Sends the line that begins at `start` of the file through operators that put lines together; whether it was not UTF-8 and was mended.
+    pub(crate) fn enter(&self, line: &[u8], start: u64, path: &Path, held: &mut Held) -> bool {
+        let text = String::from_utf8_lossy(line);
+        self.operators.enter(held, start, Record::plain(&*text), Some(path));
+        matches!(text, std::borrow::Cow::Owned(_))
+    }
+
+    /// Adds what has passed the operators to the request.
+    pub(crate) fn write(
+        &self,
+        mut record: Record<'_>,
+        attributes: &[u8],
+        offset: Option<u64>,
+        observed_unix_nano: u64,
+        request: &mut Request,
+    ) {
         if self.reads_schema {
             record.read_body();
         }
@@ -64,8 +89,15 @@ impl Lines {
                 request.push(&record, &self.resource, observed_unix_nano, &attributes);
             }
         }
-        matches!(text, std::borrow::Cow::Owned(_))
     }
+}
+
+/// What became of a line.
+pub(crate) struct Pushed {
+    /// It was not UTF-8.
+    pub is_mended: bool,
+    /// An operator dropped it.
+    pub is_dropped: bool,
 }
 
 /// Configured values as encoded attributes under this field number.

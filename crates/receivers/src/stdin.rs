@@ -190,7 +190,12 @@ impl Reader {
             let end = memchr(b'\n', rest).unwrap_or(rest.len()).min(self.max_log_size);
             let line = self.lines.trim(&rest[..end]);
             rest = rest[end..].strip_prefix(b"\n").unwrap_or(&rest[end..]);
-            if !line.is_empty() && self.lines.push(line, &self.attributes, None, None, now, &mut request) {
+            if !line.is_empty()
+                && self
+                    .lines
+                    .push(line, &self.attributes, None, None, now, &mut request)
+                    .is_mended
+            {
                 self.counters.repaired_text.fetch_add(1, Ordering::Relaxed);
             }
         }

@@ -14,6 +14,10 @@
 //! loses no line that was in a file, and reads at most the lines of one batch (1 MiB) twice, if it died between the two. While a pipeline refuses, the
 //! reader stands still. Without a journal positions are in memory only.
 //!
+//! **Lines that become one.** `multiline`, the operators `recombine` and `container`: an entry is handed over when it is finished, in the order of first lines, and
+//! the position that is remembered is never past the first line of one that is not. After a restart it is read again from there, so nothing is lost, and
+//! nothing comes twice.
+//!
 //! **Rotation.** A file is known by its inode and its first `fingerprint_size` bytes. One that was renamed is read to its end, whether or not a pattern names it
 //! still; one that was copied and cut off begins anew, and what had not been read of it is read from the copy in the same folder. What came and went while
 //! the process was down is read where a pattern names the rotated file, so let `include` name those too. Two files that begin
@@ -40,7 +44,7 @@ use serde::{Deserialize, Deserializer};
 
 use self::glob::Glob;
 use self::operators::Operator;
-pub(crate) use self::operators::Operators;
+pub(crate) use self::operators::{Held, Operators};
 pub(crate) use self::reader::push_until_taken;
 use self::split::{Ends, Splitter};
 use crate::lines::{Lines, Values, encoded};
@@ -50,7 +54,7 @@ use crate::settings::{self, Mounted};
 pub const SIGNALS: [Signal; 1] = [Signal::Logs];
 
 /// The longest entry that may be configured: a window of it is held in memory.
-const MAX_LOG_SIZE: u64 = 64 << 20;
+pub(crate) const MAX_LOG_SIZE: u64 = 64 << 20;
 /// The longest beginning that may be configured: it is read whenever a file has changed.
 const MAX_FINGERPRINT: u64 = 64 << 10;
 /// The collector's bounds: fewer bytes tell too few files apart.

@@ -1,30 +1,87 @@
-//! What a file from the OpenTelemetry Collector does with entries before they are records: parsers, times, severities, and fields that move. The others of its
-//! operators are refused with what to use instead. What an operator cannot do to an entry it leaves: the entry goes on as it is.
+//! What a file from the OpenTelemetry Collector does with entries before they are records: parsers, times, severities, fields that move, lines that are put
+//! together or dropped. The others of its operators are refused with what to use instead. What an operator cannot do to an entry it leaves: the entry goes on
+//! as it is.
 
+mod combine;
 mod config;
+mod container;
+mod expression;
+mod layout;
+mod place;
+mod zone;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
+use std::time::Duration;
 
-use codec::log_line::{Json, Members, Record, instant, owned, severity, trace_id};
+use codec::log_line::{Json, Members, Record, owned, severity, trace_id};
 use model::SpanId;
-use model::instant::parse_rfc3339;
-use pipeline::ottl::time;
 use pipeline::processors::actions::Scalar;
 use regex::Regex;
 
-use self::config::Field;
+use self::combine::{Combine, Mark, Passed, Queue};
+use self::config::{Field, Values};
 pub use self::config::{Mapping, Operator};
+use self::container::{cri, docker, pod};
+use self::expression::Expression;
+use self::layout::Layout;
+use self::place::Place;
+use crate::lines::now_unix_nano;
 
 /// Operators in one receiver; each costs time for every entry.
 const MAX_OPERATORS: usize = 100;
 /// The largest number that a severity has.
 const MAX_SEVERITY: u8 = 24;
 
-/// Operators as they run.
+/// Entries that `recombine` makes one of, and sources that it tells apart, at most, where its settings say nothing; the collector's.
+const MAX_ENTRIES: usize = 1_000;
+const MAX_UNMATCHED: usize = 100;
+const MAX_SOURCES: usize = 1_000;
+/// Bytes of what was put together, where the settings say nothing or 0: what one line may have by default.
+const MAX_COMBINED_BYTES: usize = 1 << 20;
+/// How long `recombine` waits for what belongs to an entry; the collector's.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Operators as they run: stages, each of which but the last ends with lines that are put together.
 #[derive(Debug, Clone, Default)]
-pub struct Operators(Vec<Step>);
+pub struct Operators {
+    stages: Vec<Stage>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Stage {
+    operators: Vec<Compiled>,
+    combine: Option<Combine>,
+}
+
+/// One operator: steps that are taken if a condition holds before the first of them.
+#[derive(Debug, Clone)]
+struct Compiled {
+    condition: Option<Expression>,
+    steps: Vec<Step>,
+}
+
+/// The entries of one file on their way through stages. What is on its way when a turn ends is read again.
+#[derive(Debug, Default)]
+pub struct Held {
+    /// One for each stage that puts lines together.
+    queues: Vec<Queue>,
+    passed: VecDeque<Passed>,
+}
+
+impl Held {
+    /// The next entry that has passed all stages.
+    pub fn pop(&mut self) -> Option<Passed> {
+        self.passed.pop_front()
+    }
+
+    /// The first byte in the file of what has not passed yet.
+    pub fn start(&self) -> Option<u64> {
+        self.queues.iter().filter_map(Queue::start).min()
+    }
+}
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -39,12 +96,17 @@ enum Step {
     },
     Time {
         from: Place,
-        form: Form,
+        layout: Layout,
     },
     Severity {
         from: Place,
-        words: BTreeMap<String, u8>,
+        words: Words,
         knows_usual: bool,
+    },
+    /// Drops what it holds of, or a share of that.
+    Filter {
+        expression: Expression,
+        share: f64,
     },
     Trace {
         trace_id: Place,
@@ -77,167 +139,11 @@ enum Container {
     Cri,
 }
 
-#[derive(Debug, Clone)]
-enum Form {
-    /// Directives with `%`.
-    Layout(String),
-    /// Nanoseconds of a unit.
-    Epoch(f64),
-    Rfc3339,
-}
-
-/// `body`, `attributes.x`, `attributes["x.y"]`, `resource.x`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Place {
-    root: Root,
-    keys: Vec<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Root {
-    Body,
-    Attributes,
-    Resource,
-}
-
-impl Place {
-    fn parse(text: &str) -> Result<Place, String> {
-        let end = text.find(['.', '[']).unwrap_or(text.len());
-        let root = match &text[..end] {
-            "body" | "$body" => Root::Body,
-            "attributes" => Root::Attributes,
-            "resource" => Root::Resource,
-            _ => {
-                return Err(format!(
-                    "`{text}` does not begin with `body`, `attributes` or `resource`"
-                ));
-            }
-        };
-        let wrong = || format!("`{text}` is not a field; write it like attributes.key or attributes[\"a.key\"]");
-        let (mut keys, mut rest) = (Vec::new(), &text[end..]);
-        while !rest.is_empty() {
-            if let Some(after) = rest.strip_prefix('.') {
-                let end = after.find(['.', '[']).unwrap_or(after.len());
-                keys.push(after[..end].to_owned());
-                rest = &after[end..];
-            } else {
-                let inner = rest.strip_prefix('[').ok_or_else(wrong)?;
-                let quote = inner
-                    .chars()
-                    .next()
-                    .filter(|quote| matches!(quote, '"' | '\''))
-                    .ok_or_else(wrong)?;
-                let (key, after) = inner[1..].split_once(quote).ok_or_else(wrong)?;
-                keys.push(key.to_owned());
-                rest = after.strip_prefix(']').ok_or_else(wrong)?;
-            }
-        }
-        match keys.iter().any(String::is_empty) {
-            true => Err(wrong()),
-            false => Ok(Place { root, keys }),
-        }
-    }
-
-    fn get<'r, 'a>(&self, record: &'r Record<'a>) -> Option<&'r Json<'a>> {
-        let (mut members, keys) = match self.root {
-            Root::Body if self.keys.is_empty() => return Some(&record.body),
-            Root::Body => match &record.body {
-                Json::Object(members) => (members, &self.keys[..]),
-                _ => return None,
-            },
-            Root::Attributes => (&record.attributes, &self.keys[..]),
-            Root::Resource => (&record.resource, &self.keys[..]),
-        };
-        let (last, path) = keys.split_last()?;
-        for key in path {
-            members = match find(members, key)? {
-                Json::Object(inner) => inner,
-                _ => return None,
-            };
-        }
-        find(members, last)
-    }
-
-    fn take<'a>(&self, record: &mut Record<'a>) -> Option<Json<'a>> {
-        let mut members = match self.root {
-            Root::Body if self.keys.is_empty() => return Some(std::mem::replace(&mut record.body, Json::Null)),
-            Root::Body => match &mut record.body {
-                Json::Object(members) => members,
-                _ => return None,
-            },
-            Root::Attributes if self.keys.is_empty() => {
-                return Some(Json::Object(std::mem::take(&mut record.attributes)));
-            }
-            Root::Resource if self.keys.is_empty() => return Some(Json::Object(std::mem::take(&mut record.resource))),
-            Root::Attributes => &mut record.attributes,
-            Root::Resource => &mut record.resource,
-        };
-        let (last, path) = self.keys.split_last()?;
-        for key in path {
-            let at = members.iter().position(|(name, _)| name == key)?;
-            members = match &mut members[at].1 {
-                Json::Object(inner) => inner,
-                _ => return None,
-            };
-        }
-        let at = members.iter().position(|(name, _)| name == last)?;
-        Some(members.remove(at).1)
-    }
-
-    /// Puts a value there; an object at a root is merged into it.
-    fn set<'a>(&self, record: &mut Record<'a>, value: Json<'a>) {
-        let mut members = match self.root {
-            Root::Body if self.keys.is_empty() => {
-                record.body = value;
-                return;
-            }
-            Root::Body => {
-                if !matches!(record.body, Json::Object(_)) {
-                    record.body = Json::Object(Vec::new());
-                }
-                match &mut record.body {
-                    Json::Object(members) => members,
-                    _ => return,
-                }
-            }
-            Root::Attributes => &mut record.attributes,
-            Root::Resource => &mut record.resource,
-        };
-        let Some((last, path)) = self.keys.split_last() else {
-            if let Json::Object(values) = value {
-                values.into_iter().for_each(|(key, value)| upsert(members, key, value));
-            }
-            return;
-        };
-        for key in path {
-            let at = match members.iter().position(|(name, _)| name == key) {
-                Some(at) => at,
-                None => {
-                    members.push((key.clone().into(), Json::Object(Vec::new())));
-                    members.len() - 1
-                }
-            };
-            if !matches!(members[at].1, Json::Object(_)) {
-                members[at].1 = Json::Object(Vec::new());
-            }
-            members = match &mut members[at].1 {
-                Json::Object(inner) => inner,
-                _ => return,
-            };
-        }
-        upsert(members, last.clone().into(), value);
-    }
-}
-
-fn find<'r, 'a>(members: &'r Members<'a>, key: &str) -> Option<&'r Json<'a>> {
-    members.iter().find(|(name, _)| name == key).map(|(_, value)| value)
-}
-
-fn upsert<'a>(members: &mut Members<'a>, key: Cow<'a, str>, value: Json<'a>) {
-    match members.iter_mut().find(|(name, _)| *name == key) {
-        Some((_, there)) => *there = value,
-        None => members.push((key, value)),
-    }
+/// Levels by value.
+#[derive(Debug, Clone, Default)]
+struct Words {
+    by_text: BTreeMap<String, u8>,
+    by_range: Vec<(i64, i64, u8)>,
 }
 
 /// What is wrong with which operator, at which of its keys.
@@ -248,28 +154,116 @@ impl Operators {
         if configs.len() > MAX_OPERATORS {
             return Err((MAX_OPERATORS, "type", format!("more than {MAX_OPERATORS} operators")));
         }
-        let mut steps = Vec::new();
+        let (mut stages, mut stage) = (Vec::new(), Stage::default());
         for (at, config) in configs.iter().enumerate() {
-            compile(config, &mut steps).map_err(|(key, problem)| (at, key, problem))?;
+            let mut steps = Vec::new();
+            let wrong = |(key, problem)| (at, key, problem);
+            let condition = expression("if", &config.r#if).map_err(wrong)?;
+            let combine = compile(config, &mut steps).map_err(wrong)?;
+            stage.operators.push(Compiled {
+                condition: condition.clone(),
+                steps,
+            });
+            if let Some(combine) = combine {
+                stage.combine = Some(Combine { condition, ..combine });
+                stages.push(std::mem::take(&mut stage));
+            }
         }
-        Ok(Operators(steps))
+        stages.push(stage);
+        Ok(Operators { stages })
     }
 
     /// Whether what an entry says is read by one of them.
     pub fn parse(&self) -> bool {
-        self.0
-            .iter()
+        let operators = self.stages.iter().flat_map(|stage| &stage.operators);
+        operators
+            .flat_map(|operator| &operator.steps)
             .any(|step| matches!(step, Step::Json { .. } | Step::Regex { .. }))
     }
 
-    pub fn apply<'a>(&self, record: &mut Record<'a>, path: Option<&Path>) {
-        for step in &self.0 {
-            step.apply(record, path);
+    /// Whether lines are put together, so that they must go through [`Operators::enter`].
+    pub fn combine(&self) -> bool {
+        self.stages.iter().any(|stage| stage.combine.is_some())
+    }
+
+    /// Changes an entry by itself; whether it goes on.
+    pub fn apply(&self, record: &mut Record<'_>, path: Option<&Path>) -> bool {
+        self.stages.iter().all(|stage| stage.apply(record, path))
+    }
+
+    /// Takes the entry that begins at the byte `start` of its file; what has passed all stages by that is at [`Held::pop`].
+    pub fn enter(&self, held: &mut Held, start: u64, record: Record<'_>, path: Option<&Path>) {
+        held.queues.resize_with(self.stages.len() - 1, Queue::default);
+        self.enter_stage(0, held, start, Some(record), path);
+    }
+
+    fn enter_stage(&self, at: usize, held: &mut Held, start: u64, record: Option<Record<'_>>, path: Option<&Path>) {
+        let stage = &self.stages[at];
+        let record = record.and_then(|mut record| stage.apply(&mut record, path).then_some(record));
+        match &stage.combine {
+            None => held.passed.push_back(Passed {
+                start,
+                record: record.map(Record::into_owned),
+            }),
+            Some(combine) => {
+                held.queues[at].push(combine, start, record, path);
+                self.drain(at, combine, held, path);
+            }
+        }
+    }
+
+    fn drain(&self, at: usize, combine: &Combine, held: &mut Held, path: Option<&Path>) {
+        loop {
+            while let Some(passed) = held.queues[at].pop() {
+                self.enter_stage(at + 1, held, passed.start, passed.record, path);
+            }
+            if !held.queues[at].is_full() {
+                return;
+            }
+            held.queues[at].finish_front(combine);
+        }
+    }
+
+    /// The stage that holds the oldest entry, which is the last that holds any.
+    fn oldest(&self, held: &Held) -> Option<(usize, &Combine)> {
+        let at = held.queues.iter().rposition(|queue| queue.start().is_some())?;
+        Some((at, self.stages[at].combine.as_ref()?))
+    }
+
+    /// How long the oldest entry that waits for more may do so; `None` is for ever.
+    pub fn patience(&self, held: &Held) -> Option<Duration> {
+        self.oldest(held)?.1.patience
+    }
+
+    /// The oldest entry goes on as it is.
+    pub fn give_up(&self, held: &mut Held, path: Option<&Path>) {
+        if let Some((at, combine)) = self.oldest(held) {
+            held.queues[at].finish_front(combine);
+            self.drain(at, combine, held, path);
         }
     }
 }
 
-fn compile(config: &Operator, steps: &mut Vec<Step>) -> Result<(), (&'static str, String)> {
+impl Stage {
+    /// Whether the entry goes on.
+    fn apply(&self, record: &mut Record<'_>, path: Option<&Path>) -> bool {
+        self.operators.iter().all(|operator| {
+            let is_meant = operator
+                .condition
+                .as_ref()
+                .is_none_or(|condition| condition.holds(record, path));
+            !is_meant || operator.steps.iter().all(|step| step.apply(record, path))
+        })
+    }
+}
+
+fn expression(key: &'static str, text: &Option<String>) -> Result<Option<Expression>, (&'static str, String)> {
+    let Some(text) = text else { return Ok(None) };
+    Expression::parse(text).map(Some).map_err(|problem| (key, problem))
+}
+
+fn compile(config: &Operator, steps: &mut Vec<Step>) -> Result<Option<Combine>, (&'static str, String)> {
+    let mut combine = None;
     let place = |key: &'static str, text: &Option<String>, default: &str| {
         Place::parse(text.as_deref().unwrap_or(default)).map_err(|problem| (key, problem))
     };
@@ -303,10 +297,14 @@ fn compile(config: &Operator, steps: &mut Vec<Step>) -> Result<(), (&'static str
             });
         }
         "time_parser" => {
-            let form = form(config.layout.as_deref(), config.layout_type.as_deref())?;
+            let layout = Layout::read(
+                config.layout.as_deref(),
+                config.layout_type.as_deref(),
+                config.location.as_deref(),
+            )?;
             steps.push(Step::Time {
                 from: needed("parse_from", &config.parse_from)?,
-                form,
+                layout,
             });
         }
         "severity_parser" => {
@@ -323,15 +321,30 @@ fn compile(config: &Operator, steps: &mut Vec<Step>) -> Result<(), (&'static str
                 span_id: of("span_id", &config.span_id, "attributes.span_id")?,
             });
         }
-        "container" => steps.push(Step::Container {
-            format: match config.format.as_deref() {
-                None | Some("") => None,
-                Some("docker") => Some(Container::Docker),
-                Some("crio" | "containerd" | "cri") => Some(Container::Cri),
-                Some(other) => return Err(("format", format!("`{other}` is none of docker, crio and containerd"))),
-            },
-            tells_pod: config.add_metadata_from_filepath.unwrap_or(true),
-        }),
+        "container" => {
+            combine = Some(Combine {
+                mark: Mark::WholeLine,
+                field: Place::parse("body").map_err(|problem| ("type", problem))?,
+                with: String::new(),
+                max_unmatched: MAX_ENTRIES,
+                max_bytes: combined_bytes(config),
+                source: Some(Place::parse("attributes[\"log.iostream\"]").map_err(|problem| ("type", problem))?),
+                max_entries: MAX_ENTRIES,
+                takes_newest: true,
+                max_sources: MAX_SOURCES,
+                patience: Some(PATIENCE),
+                condition: None,
+            });
+            steps.push(Step::Container {
+                format: match config.format.as_deref() {
+                    None | Some("") => None,
+                    Some("docker") => Some(Container::Docker),
+                    Some("crio" | "containerd" | "cri") => Some(Container::Cri),
+                    Some(other) => return Err(("format", format!("`{other}` is none of docker, crio and containerd"))),
+                },
+                tells_pod: config.add_metadata_from_filepath.unwrap_or(true),
+            });
+        }
         "move" => steps.push(Step::Move {
             from: needed("from", &config.from)?,
             to: needed("to", &config.to)?,
@@ -364,16 +377,57 @@ fn compile(config: &Operator, steps: &mut Vec<Step>) -> Result<(), (&'static str
         }),
         "noop" => {}
         "recombine" => {
-            return Err((
-                "type",
-                "`recombine` is not available; write `multiline` of the receiver".to_owned(),
-            ));
+            let mark = match (
+                expression("is_first_entry", &config.is_first_entry)?,
+                expression("is_last_entry", &config.is_last_entry)?,
+            ) {
+                (Some(first), None) => Mark::First(first),
+                (None, Some(last)) => Mark::Last(last),
+                _ => {
+                    let why = "`recombine` needs one of `is_first_entry` and `is_last_entry`";
+                    return Err(("type", why.to_owned()));
+                }
+            };
+            combine = Some(Combine {
+                mark,
+                field: needed("combine_field", &config.combine_field)?,
+                with: config.combine_with.clone().unwrap_or_else(|| "\n".to_owned()),
+                max_entries: bound("max_batch_size", config.max_batch_size, MAX_ENTRIES)?,
+                max_unmatched: bound(
+                    "max_unmatched_batch_size",
+                    config.max_unmatched_batch_size,
+                    MAX_UNMATCHED,
+                )?,
+                max_bytes: combined_bytes(config),
+                takes_newest: match config.overwrite_with.as_deref() {
+                    None | Some("newest") => true,
+                    Some("oldest") => false,
+                    Some(other) => {
+                        return Err(("overwrite_with", format!("`{other}` is neither `newest` nor `oldest`")));
+                    }
+                },
+                source: match &config.source_identifier {
+                    None => None,
+                    Some(text) => Some(Place::parse(text).map_err(|problem| ("source_identifier", problem))?),
+                },
+                max_sources: bound("max_sources", config.max_sources, MAX_SOURCES)?,
+                patience: Some(config.force_flush_period.unwrap_or(PATIENCE)).filter(|period| !period.is_zero()),
+                condition: None,
+            });
         }
         "filter" => {
-            return Err((
-                "type",
-                "`filter` is not available; the processor `filter` drops, and counts what it drops".to_owned(),
-            ));
+            let share = config.drop_ratio.unwrap_or(1.0);
+            if !(0.0..=1.0).contains(&share) {
+                return Err(("drop_ratio", format!("`{share}` is not a share from 0 to 1")));
+            }
+            let filter = expression("expr", &config.expr)?;
+            steps.push(Step::Filter {
+                expression: filter.ok_or((
+                    "type",
+                    "`filter` needs `expr`, of which what it drops is true".to_owned(),
+                ))?,
+                share,
+            });
         }
         other => {
             return Err((
@@ -385,67 +439,106 @@ fn compile(config: &Operator, steps: &mut Vec<Step>) -> Result<(), (&'static str
         }
     }
     if let Some(config) = &config.timestamp {
-        let form = form(config.layout.as_deref(), config.layout_type.as_deref())?;
+        let layout = Layout::read(
+            config.layout.as_deref(),
+            config.layout_type.as_deref(),
+            config.location.as_deref(),
+        )
+        .map_err(|(_, problem)| ("timestamp", problem))?;
         let from = Place::parse(&config.parse_from).map_err(|problem| ("timestamp", problem))?;
-        steps.push(Step::Time { from, form });
+        steps.push(Step::Time { from, layout });
     }
     if let Some(config) = &config.severity {
         let from = Place::parse(&config.parse_from).map_err(|problem| ("severity", problem))?;
         steps.push(severity_step(from, &config.mapping, config.preset.as_deref())?);
     }
-    Ok(())
+    Ok(combine)
 }
 
-fn form(layout: Option<&str>, kind: Option<&str>) -> Result<Form, (&'static str, String)> {
-    let layout = layout.ok_or(("layout", "a time needs its `layout`".to_owned()))?;
-    match kind.unwrap_or("strptime") {
-        "strptime" => match time::format(0, layout) {
-            Some(_) => Ok(Form::Layout(layout.to_owned())),
-            None => Err(("layout", format!("`{layout}` has a directive that is not known"))),
-        },
-        "epoch" => match layout {
-            "s" | "s.ms" | "s.us" | "s.ns" => Ok(Form::Epoch(1e9)),
-            "ms" => Ok(Form::Epoch(1e6)),
-            "us" => Ok(Form::Epoch(1e3)),
-            "ns" => Ok(Form::Epoch(1.0)),
-            other => Err(("layout", format!("`{other}` is none of s, ms, us and ns"))),
-        },
-        "gotime" if layout.starts_with("2006-01-02T15:04:05") || layout.starts_with("2006-01-02 15:04:05") => {
-            Ok(Form::Rfc3339)
-        }
-        "gotime" => Err((
-            "layout",
-            "of Go's layouts only RFC 3339 is known; write it with `layout_type: strptime`".to_owned(),
-        )),
-        other => Err((
-            "layout_type",
-            format!("`{other}` is none of strptime, epoch and gotime"),
-        )),
+fn combined_bytes(config: &Operator) -> usize {
+    match config.max_log_size {
+        None | Some(0) => MAX_COMBINED_BYTES,
+        Some(bytes) => bytes as usize,
+    }
+}
+
+fn bound(key: &'static str, number: Option<u64>, default: usize) -> Result<usize, (&'static str, String)> {
+    match number {
+        None => Ok(default),
+        // As the collector has it: no bound but that of bytes.
+        Some(0) => Ok(usize::MAX),
+        Some(number) => usize::try_from(number).map_err(|_| (key, format!("{number} is too large"))),
     }
 }
 
 fn severity_step(from: Place, mapping: &Mapping, preset: Option<&str>) -> Result<Step, (&'static str, String)> {
-    let mut words = BTreeMap::new();
+    let mut words = Words::default();
     for (level, values) in mapping {
         let name = level.trim_end_matches(|c: char| c.is_ascii_digit());
         let first = severity(name.as_bytes());
-        let more = level[name.len()..].parse::<u8>().unwrap_or(1);
+        let more = match &level[name.len()..] {
+            "" => 1,
+            digits => digits.parse::<u8>().unwrap_or(0),
+        };
         if first == 0 || !(1..=4).contains(&more) {
             return Err(("mapping", format!("`{level}` is not a level such as error or warn2")));
         }
+        let number = (first + more - 1).min(MAX_SEVERITY);
         for value in &values.0 {
-            words.insert(value.to_ascii_lowercase(), (first + more - 1).min(MAX_SEVERITY));
+            match value {
+                Values::One(value) => match hundreds(value) {
+                    Some(from) => words.by_range.push((from, from + 99, number)),
+                    None => drop(words.by_text.insert(value.to_ascii_lowercase(), number)),
+                },
+                Values::Range { min, max } if min <= max => words.by_range.push((*min, *max, number)),
+                Values::Range { min, max } => {
+                    return Err((
+                        "mapping",
+                        format!("{min} is more than {max}, so no value is between them"),
+                    ));
+                }
+            }
         }
     }
+    let knows_usual = match preset {
+        None | Some("" | "default") => true,
+        Some("none") => false,
+        Some(other) => return Err(("preset", format!("`{other}` is neither `default` nor `none`"))),
+    };
     Ok(Step::Severity {
         from,
         words,
-        knows_usual: preset != Some("none"),
+        knows_usual,
     })
 }
 
+/// `4xx` stands for 400 to 499.
+fn hundreds(value: &str) -> Option<i64> {
+    let digit = value.strip_suffix("xx").or_else(|| value.strip_suffix("XX"))?;
+    digit
+        .parse()
+        .ok()
+        .filter(|digit| (1..=9).contains(digit))
+        .map(|digit: i64| digit * 100)
+}
+
+impl Words {
+    fn level(&self, text: &str) -> Option<u8> {
+        let by_text = || self.by_text.get(&text.to_ascii_lowercase()).copied();
+        by_text().or_else(|| {
+            let number: i64 = text.parse().ok().filter(|_| !self.by_range.is_empty())?;
+            let range = self
+                .by_range
+                .iter()
+                .find(|(min, max, _)| (*min..=*max).contains(&number));
+            range.map(|(_, _, level)| *level)
+        })
+    }
+}
+
 impl Step {
-    fn apply<'a>(&self, record: &mut Record<'a>, path: Option<&Path>) {
+    /// Whether the entry goes on.
+    fn apply<'a>(&self, record: &mut Record<'a>, path: Option<&Path>) -> bool {
         match self {
             Step::Json { from, to } => {
                 let parsed = match from.get(record) {
@@ -458,10 +551,10 @@ impl Step {
                 }
             }
             Step::Regex { from, to, pattern } => {
-                let Some(text) = from.get(record).and_then(Json::as_text) else {
-                    return;
+                let text = from.get(record).and_then(Json::as_text);
+                let Some(found) = text.and_then(|text| pattern.captures(text)) else {
+                    return true;
                 };
-                let Some(found) = pattern.captures(text) else { return };
                 let groups = pattern.capture_names().flatten();
                 let parsed: Members<'a> = groups
                     .filter_map(|name| {
@@ -473,13 +566,11 @@ impl Step {
                     .collect();
                 to.set(record, Json::Object(parsed));
             }
-            Step::Time { from, form } => {
-                let time = match (from.get(record), form) {
-                    (Some(Json::Text(text)), Form::Layout(layout)) => {
-                        time::parse(text, layout).and_then(|nanos| u64::try_from(nanos).ok())
-                    }
-                    (Some(Json::Text(text)), Form::Rfc3339) => parse_rfc3339(text),
-                    (Some(value), Form::Epoch(nanos)) => epoch(value, *nanos),
+            Step::Time { from, layout } => {
+                let time = match from.get(record) {
+                    Some(Json::Text(text)) => layout.parse(text, now_unix_nano()),
+                    Some(Json::Int(number)) => layout.parse(&number.to_string(), now_unix_nano()),
+                    Some(Json::Double(number)) => layout.parse_number(*number),
                     _ => None,
                 };
                 if let Some(time) = time {
@@ -494,11 +585,15 @@ impl Step {
                 let text = match from.get(record) {
                     Some(Json::Text(text)) => text.clone(),
                     Some(Json::Int(number)) => Cow::Owned(number.to_string()),
-                    _ => return,
+                    _ => return true,
                 };
                 let usual = || if *knows_usual { severity(text.as_bytes()) } else { 0 };
-                record.severity_number = words.get(&text.to_ascii_lowercase()).copied().unwrap_or_else(usual);
+                record.severity_number = words.level(&text).unwrap_or_else(usual);
                 record.severity_text = text;
+            }
+            Step::Filter { expression, share } => {
+                let is_dropped = expression.holds(record, path) && (*share >= 1.0 || random_share() < *share);
+                return !is_dropped;
             }
             Step::Trace {
                 trace_id: trace,
@@ -541,89 +636,13 @@ impl Step {
             Step::Add { to, value } => to.set(record, value.clone()),
             Step::Remove { from } => drop(from.take(record)),
         }
+        true
     }
 }
 
-fn epoch(value: &Json<'_>, unit_nanos: f64) -> Option<u64> {
-    let number = match value {
-        Json::Int(number) if *number > 0 => return (*number as u64).checked_mul(unit_nanos as u64),
-        Json::Double(number) => *number,
-        Json::Text(text) => match text.parse::<u64>() {
-            Ok(number) => return number.checked_mul(unit_nanos as u64),
-            Err(_) => text.parse().ok()?,
-        },
-        _ => return None,
-    };
-    let nanos = number * unit_nanos;
-    (nanos > 0.0 && nanos < 1.8e19).then_some(nanos as u64)
-}
-
-/// `{"log": "…\n", "stream": "stdout", "time": "…"}`, as Docker's `json-file` driver writes it.
-fn docker(record: &mut Record<'_>) {
-    let Some(members) = record.body.as_text().and_then(Json::object).map(owned) else {
-        return;
-    };
-    if !members
-        .iter()
-        .any(|(key, value)| key == "log" && value.as_text().is_some())
-    {
-        return;
-    }
-    for (key, value) in members {
-        match (key.as_ref(), value) {
-            ("log", Json::Text(text)) => {
-                let line = text.strip_suffix('\n').unwrap_or(&text);
-                record.body = Json::Text(line.strip_suffix('\r').unwrap_or(line).to_owned().into());
-            }
-            ("stream", value) => upsert(&mut record.attributes, "log.iostream".into(), value),
-            ("time", value) => {
-                if let Some(time) = instant(&value) {
-                    record.time_unix_nano = time;
-                }
-            }
-            (_, value) => upsert(&mut record.attributes, key, value),
-        }
-    }
-}
-
-/// `TIME stdout F …`, as containerd and CRI-O write it.
-fn cri(record: &mut Record<'_>) {
-    let Some(text) = record.body.as_text() else { return };
-    let mut words = text.splitn(4, ' ');
-    let (Some(time), Some(stream), Some(tag)) = (words.next(), words.next(), words.next()) else {
-        return;
-    };
-    let (Some(time), "stdout" | "stderr") = (parse_rfc3339(time), stream) else {
-        return;
-    };
-    let (stream, tag) = (stream.to_owned(), tag.to_owned());
-    let line = words.next().unwrap_or_default().to_owned();
-    record.time_unix_nano = time;
-    upsert(&mut record.attributes, "log.iostream".into(), Json::Text(stream.into()));
-    upsert(&mut record.attributes, "logtag".into(), Json::Text(tag.into()));
-    record.body = Json::Text(line.into());
-}
-
-/// `/var/log/pods/NAMESPACE_POD_UID/CONTAINER/RESTARTS.log`.
-fn pod(path: &Path, record: &mut Record<'_>) {
-    let mut names = path.iter().rev().map(|name| name.to_str().unwrap_or_default());
-    let (Some(file), Some(container), Some(pod)) = (names.next(), names.next(), names.next()) else {
-        return;
-    };
-    let restarts = file.split('.').next().filter(|number| number.parse::<u32>().is_ok());
-    let parts: Vec<&str> = pod.split('_').collect();
-    let ([namespace, name, uid], Some(restarts)) = (&parts[..], restarts) else {
-        return;
-    };
-    for (key, value) in [
-        ("k8s.namespace.name", *namespace),
-        ("k8s.pod.name", name),
-        ("k8s.pod.uid", uid),
-        ("k8s.container.name", container),
-        ("k8s.container.restart_count", restarts),
-    ] {
-        upsert(&mut record.resource, key.into(), Json::Text(value.to_owned().into()));
-    }
+/// From 0 to less than 1. The standard library's keys for hash tables are random, and each call's are others.
+fn random_share() -> f64 {
+    (RandomState::new().hash_one(()) >> 11) as f64 / (1u64 << 53) as f64
 }
 
 #[cfg(test)]

@@ -20,9 +20,9 @@ use model::{Batch, Meta, Signal};
 use pipeline::{Intake, Outcome, Reason};
 use tokio::runtime::Handle;
 
-use super::Plan;
 use super::glob::{Found, MAX_MATCHES};
 use super::positions::{Archive, Fingerprint, Inode, MIN_PRINT_BYTES, Place, Positions};
+use super::{Held, Plan};
 use crate::lines::now_unix_nano;
 use crate::settings::{Counters, Stop};
 
@@ -59,13 +59,24 @@ struct Tracked {
     file: Option<File>,
     /// Size and time of change when it was last looked at.
     seen: (u64, i128),
-    /// The size at which an unfinished entry was found, and since when it has been that.
-    waiting: Option<(u64, Instant)>,
+    /// What is waited for at the file's end.
+    waiting: Option<Waiting>,
+    /// Where the entry begins that waits for more lines, since when, and how long it may.
+    held: Option<(u64, Instant, Option<Duration>)>,
     /// Attributes that its records have, encoded.
     attributes: Vec<u8>,
     /// Since when no pattern names it any more, or the last was read of it since.
     gone: Option<Instant>,
     is_unsaved: bool,
+}
+
+/// Nothing more can be read of a file before it has grown, or something has been left alone for long enough.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    size: u64,
+    since: Instant,
+    /// The unfinished line was read as it is, and is part of an entry that waits for more.
+    is_flushed: bool,
 }
 
 impl Tracked {
@@ -99,6 +110,8 @@ pub struct Reader {
     was_here: bool,
     /// Whose turn it is.
     next: usize,
+    /// Entries that operators dropped, of the batch that is under way.
+    filtered: u64,
     window: Vec<u8>,
     /// What is wrong with which path, said once.
     complaints: HashSet<PathBuf>,
@@ -121,6 +134,7 @@ impl Reader {
             remembered: places.unwrap_or_default().into_iter().collect(),
             is_first_scan: true,
             next: 0,
+            filtered: 0,
             window: Vec::new(),
             complaints: HashSet::new(),
             has_complained_of_positions: false,
@@ -239,6 +253,7 @@ impl Reader {
             tracked.read = 0;
             tracked.print = Fingerprint::of(&head);
             tracked.waiting = None;
+            tracked.held = None;
             tracked.is_unsaved = true;
             self.remember(old.clone());
             self.read_copy_of(&old);
@@ -300,6 +315,7 @@ impl Reader {
             file: is_held.then_some(file),
             seen,
             waiting: None,
+            held: None,
             gone,
             is_unsaved: true,
         };
@@ -445,6 +461,10 @@ impl Reader {
                 tracked.is_unsaved = true;
             }
         }
+        let filtered = std::mem::take(&mut self.filtered);
+        if filtered > 0 {
+            self.intake.rejected(Signal::Logs, filtered, Reason::Filtered);
+        }
         self.save();
         Turn::Delivered
     }
@@ -470,18 +490,16 @@ impl Reader {
         if size <= tracked.read {
             return Ok(0);
         }
-        let flush = match tracked.waiting {
-            Some((at, since)) if at == size => {
-                // What is gone is not waited for for ever.
-                let period = self.plan.force_flush_period.or(tracked.gone.map(|_| ROTATED_GRACE));
-                let is_due = period.is_some_and(|period| since.elapsed() >= period);
-                if !is_due {
-                    return Ok(0);
-                }
-                true
-            }
-            _ => false,
-        };
+        // What is gone is not waited for for ever.
+        let grace = tracked.gone.map(|_| ROTATED_GRACE);
+        let is_due =
+            |period: Option<Duration>, since: Instant| period.or(grace).is_some_and(|period| since.elapsed() >= period);
+        let gives_up = tracked.held.is_some_and(|(_, since, patience)| is_due(patience, since));
+        let waiting = tracked.waiting.filter(|waiting| waiting.size == size);
+        let flush = waiting.is_some_and(|waiting| is_due(self.plan.force_flush_period, waiting.since));
+        if waiting.is_some_and(|waiting| !gives_up && (!flush || waiting.is_flushed)) {
+            return Ok(0);
+        }
         // Since the last scan it may have been cut off and have grown again; then the next one sees to it.
         let head = head_of(file, self.plan.fingerprint_size)?;
         if !tracked.print.begins(&head) {
@@ -493,6 +511,10 @@ impl Reader {
         }
         let start = tracked.read;
         let observed = now_unix_nano();
+        let lines = &self.plan.lines;
+        let combines = lines.operators.combine();
+        let mut held = Held::default();
+        let mut is_at_end = false;
         let longest = self.plan.splitter.max_log_size + 1;
         let mut wanted = WINDOW_BYTES;
         'window: loop {
@@ -515,36 +537,60 @@ impl Reader {
                 tracked.read += entry.consumed as u64;
                 let line = self.plan.lines.trim(&rest[entry.text]);
                 rest = &rest[entry.consumed..];
-                if !line.is_empty() {
+                if !line.is_empty() && combines {
+                    let is_mended = lines.enter(line, at, &tracked.path, &mut held);
+                    self.counters
+                        .repaired_text
+                        .fetch_add(u64::from(is_mended), Ordering::Relaxed);
+                    self.filtered += emit(&self.plan, &mut held, &tracked.attributes, observed, request);
+                } else if !line.is_empty() {
                     let offset = self.plan.includes_offset.then_some(at);
                     let path = Some(tracked.path.as_path());
-                    let lines = &self.plan.lines;
-                    let repaired = lines.push(line, &tracked.attributes, path, offset, observed, request);
-                    if repaired {
-                        self.counters.repaired_text.fetch_add(1, Ordering::Relaxed);
-                    }
+                    let pushed = lines.push(line, &tracked.attributes, path, offset, observed, request);
+                    self.counters
+                        .repaired_text
+                        .fetch_add(u64::from(pushed.is_mended), Ordering::Relaxed);
+                    self.filtered += u64::from(pushed.is_dropped);
                 }
-                if (tracked.read - start) as usize >= TURN_BYTES || request.records() >= BATCH_RECORDS {
+                // What is held ends a turn only when something has left: it is read again in the next.
+                let gone_on = held.start().unwrap_or(tracked.read) > start;
+                if gone_on && ((tracked.read - start) as usize >= TURN_BYTES || request.records() >= BATCH_RECORDS) {
                     break 'window;
                 }
             }
             // Less than there was: it is being cut off, which the next scan sees.
             if tracked.read == size || got < bytes {
-                tracked.waiting = None;
+                is_at_end = tracked.read == size;
                 break;
             }
             match has_entry {
                 true => wanted = WINDOW_BYTES,
+                // Nothing whole: it is looked at again when it has grown, or has been left alone for long enough.
                 false if is_all => {
-                    // Nothing whole: it is looked at again when it has grown, or has been left alone for long enough.
-                    if tracked.waiting.is_none_or(|(at, _)| at != size) {
-                        tracked.waiting = Some((size, Instant::now()));
-                    }
+                    is_at_end = true;
                     break;
                 }
                 false => wanted = (wanted * 4).min(longest.max(WINDOW_BYTES)),
             }
         }
+        if is_at_end && gives_up {
+            lines.operators.give_up(&mut held, Some(&tracked.path));
+            self.filtered += emit(&self.plan, &mut held, &tracked.attributes, observed, request);
+        }
+        // What is held was not handed over, and is read again.
+        tracked.held = held.start().map(|at| {
+            tracked.read = at;
+            let since = tracked
+                .held
+                .filter(|(before, ..)| *before == at)
+                .map(|(_, since, _)| since);
+            (at, since.unwrap_or_else(Instant::now), lines.operators.patience(&held))
+        });
+        tracked.waiting = (is_at_end && tracked.read < size).then(|| Waiting {
+            size,
+            since: waiting.map_or_else(Instant::now, |waiting| waiting.since),
+            is_flushed: flush,
+        });
         if tracked.read > start && tracked.gone.is_some() {
             tracked.gone = Some(Instant::now());
         }
@@ -608,6 +654,22 @@ impl Reader {
             Err(_) => {}
         }
     }
+}
+
+/// Adds what has passed the operators to the request; how many entries they dropped.
+fn emit(plan: &Plan, held: &mut Held, attributes: &[u8], observed_unix_nano: u64, request: &mut Request) -> u64 {
+    let mut dropped = 0;
+    while let Some(passed) = held.pop() {
+        match passed.record {
+            None => dropped += 1,
+            Some(record) => {
+                let offset = plan.includes_offset.then_some(passed.start);
+                plan.lines
+                    .write(record, attributes, offset, observed_unix_nano, request);
+            }
+        }
+    }
+    dropped
 }
 
 /// What became of one batch.

@@ -469,7 +469,7 @@ fn settings_and_their_mistakes() {
         ("exclude: [/a]", "missing"),
         ("include: ['/a/{b']", "a brace that does not close"),
         ("include: [/a]\n    encoding: utf-16le", "only utf-8 is"),
-        ("include: [/a]\n    operators: [{type: recombine}]", "write `multiline`"),
+        ("include: [/a]\n    operators: [{type: router}]", "is not available"),
         (
             "include: [/a]\n    delete_after_read: true",
             "leave delete_after_read out",
@@ -515,6 +515,72 @@ fn a_line_of_our_schema_in_a_line_of_a_container() {
     let keys: Vec<&str> = record.attributes.iter().map(|pair| pair.key).collect();
     assert_eq!(keys, ["log.iostream", "log.file.name"]);
     following.stop();
+}
+
+/// A reader that died while it waited for the rest of an entry would have begun behind the lines that it never handed over.
+#[test]
+fn the_position_does_not_pass_lines_of_an_unfinished_entry() {
+    let (folder, log) = folder();
+    append(&log, "one\ntwo\n  at a\n");
+    let settings = "start_at: beginning\n    include_file_record_offset: true\n    operators: [{type: recombine, combine_field: body, is_first_entry: 'body matches \"^[^ ]\"', force_flush_period: 0}]\n    preserve_leading_whitespaces: true";
+    let positions = folder.path().join("positions/filelog");
+    let remembered = || {
+        let text = fs::read_to_string(&positions).unwrap();
+        let last = text.lines().last().unwrap();
+        serde_json::from_str::<serde_json::Value>(last).unwrap()["offset"]
+            .as_u64()
+            .unwrap()
+    };
+    let following = Following::start(folder.path(), settings);
+    following.wait_for(&["one"]);
+    following.stop();
+    assert_eq!(remembered(), 4, "where `two` begins");
+    append(&log, "  at b\n");
+    let following = Following::start(folder.path(), settings);
+    append(&log, "three\n");
+    following.wait_for(&["two\n  at a\n  at b"]);
+    let batch = following.batches.lock().unwrap()[0].clone();
+    let record = log_records(&batch.payload).next().unwrap();
+    let offset = record
+        .attributes
+        .iter()
+        .find(|pair| pair.key == "log.file.record_offset");
+    assert!(matches!(offset.unwrap().value, AnyValue::Int(4)));
+    following.stop();
+    assert_eq!(remembered(), 22, "where `three` begins");
+    // And who does not wait for ever hands it over when nothing more comes.
+    let following = Following::start(folder.path(), &settings.replace("period: 0}", "period: 20ms}"));
+    following.wait_for(&["three"]);
+    append(&log, "four");
+    following.wait_for(&["three", "four"]);
+    following.stop();
+    assert_eq!(remembered(), 32);
+}
+
+#[test]
+fn much_that_is_put_together_comes_once_and_in_order_and_what_is_dropped_is_counted() {
+    let (folder, log) = folder();
+    let mut text = String::new();
+    for entry in 0..20_000 {
+        text.push_str(&format!("entry {entry}\n  more of {entry}\ndropped {entry}\n"));
+    }
+    append(&log, &text);
+    let settings = "start_at: beginning\n    preserve_leading_whitespaces: true\n    operators: [{type: filter, expr: 'body startsWith \"dropped\"'}, {type: recombine, combine_field: body, is_first_entry: 'body startsWith \"entry\"'}]";
+    let following = Following::start(folder.path(), settings);
+    following.wait_for_count(20_000);
+    let ledger = following.ledger.clone();
+    let bodies = following.stop();
+    let expect: Vec<String> = (0..20_000)
+        .map(|entry| format!("entry {entry}\n  more of {entry}"))
+        .collect();
+    assert_eq!(bodies, expect);
+    let doors = ledger.snapshot().doors;
+    let rejected = &doors.iter().find(|door| door.signal == "logs").unwrap().rejected;
+    // The last one may have come with the last entry, which was still waited for.
+    assert!(
+        matches!(rejected.0[..], [(Reason::Filtered, 19_999 | 20_000)]),
+        "{rejected:?}"
+    );
 }
 
 /// Bytes of the new content were taken for the end of the old one, and the rest of that was never read.

@@ -20,8 +20,34 @@ fn operators(yaml: &str) -> Result<Operators, String> {
 
 fn applied<'a>(yaml: &str, line: &'a str, path: &str) -> Record<'a> {
     let mut record = Record::plain(line);
-    operators(yaml).unwrap().apply(&mut record, Some(Path::new(path)));
+    assert!(operators(yaml).unwrap().apply(&mut record, Some(Path::new(path))));
     record
+}
+
+/// What becomes of lines that each begin at ten times their number: `start body`, and `start -` for what was dropped. Behind `…` is what passes when nothing
+/// more is waited for.
+fn entered(yaml: &str, lines: &[&str]) -> Vec<String> {
+    let operators = operators(yaml).unwrap();
+    let path = Some(Path::new("/var/log/app.log"));
+    let mut held = Held::default();
+    let mut out = Vec::new();
+    let take = |held: &mut Held, out: &mut Vec<String>| {
+        while let Some(passed) = held.pop() {
+            let body = passed.record.as_ref().and_then(|record| record.body.as_text());
+            out.push(format!("{} {}", passed.start, body.unwrap_or("-")));
+        }
+    };
+    for (at, line) in lines.iter().enumerate() {
+        operators.enter(&mut held, at as u64 * 10, Record::plain(*line), path);
+        take(&mut held, &mut out);
+    }
+    out.push("…".to_owned());
+    while let Some(start) = held.start() {
+        operators.give_up(&mut held, path);
+        take(&mut held, &mut out);
+        assert_ne!(held.start(), Some(start), "it goes on");
+    }
+    out
 }
 
 fn shown(members: &Members<'_>) -> String {
@@ -101,14 +127,188 @@ fn lines_of_containers() {
 }
 
 #[test]
+fn severities_by_range_and_condition() {
+    let yaml = "[{type: severity_parser, if: 'body startsWith \"s\"', parse_from: attributes.code, mapping: {error: 5xx, warn: [{min: 400, max: 499}, odd], debug: 200}}]";
+    for (line, code, expect) in [
+        ("s", "503", 17),
+        ("s", "404", 13),
+        ("s", "ODD", 13),
+        ("s", "200", 5),
+        ("s", "info", 9),
+        ("s", "600", 0),
+        ("t", "503", 0),
+    ] {
+        let mut record = Record::plain(line);
+        record.attributes = vec![("code".into(), Json::Text(code.into()))];
+        operators(yaml).unwrap().apply(&mut record, None);
+        assert_eq!(record.severity_number, expect, "{line} {code}");
+    }
+}
+
+#[test]
+fn lines_become_one_entry() {
+    let trace = "[{type: recombine, combine_field: body, is_first_entry: 'body matches \"^[^ ]\"'}]";
+    assert_eq!(
+        entered(trace, &[" a", "b", "  c", "  d", "e", "f", " g"]),
+        ["0  a", "10 b\n  c\n  d", "40 e", "…", "50 f\n g"]
+    );
+    let last = "[{type: recombine, combine_field: body, combine_with: '', is_last_entry: 'body endsWith \".\"', max_batch_size: 3}]";
+    assert_eq!(
+        entered(last, &["a", "b.", "c.", "d", "e", "f", "g", "h"]),
+        ["0 ab.", "20 c.", "30 def", "…", "60 gh"]
+    );
+    let bytes = "[{type: recombine, combine_field: body, is_last_entry: 'false', max_log_size: 5B}]";
+    assert_eq!(entered(bytes, &["abc", "def", "g"]), ["0 abc\ndef", "…", "20 g"]);
+    for (unmatched, expect) in [
+        (0, &["0 x\ny\nz", "30 a\nx", "…", "50 a"][..]),
+        (1, &["0 x", "10 y", "20 z", "30 a\nx", "…", "50 a"]),
+        (2, &["0 x\ny", "20 z", "30 a\nx", "…", "50 a"]),
+    ] {
+        let yaml = format!(
+            "[{{type: recombine, combine_field: body, is_first_entry: 'body == \"a\"', max_unmatched_batch_size: {unmatched}}}]"
+        );
+        assert_eq!(entered(&yaml, &["x", "y", "z", "a", "x", "a"]), expect);
+    }
+}
+
+#[test]
+fn what_stands_behind_an_unfinished_entry_waits_for_it() {
+    let yaml = "[{type: json_parser}, {type: filter, expr: 'attributes.drop == true'}, {type: move, from: attributes.text, to: body}, \
+         {type: recombine, combine_field: body, is_last_entry: 'body endsWith \".\"', source_identifier: attributes.from, max_sources: 2, if: 'attributes.alone == nil'}, \
+         {type: add, field: attributes.last, value: x}]";
+    let line = |from: &str, text: &str| format!(r#"{{"from":"{from}","text":"{text}"}}"#);
+    let lines = [
+        line("a", "1"),
+        line("b", "2."),
+        r#"{"drop":true}"#.to_owned(),
+        line("b", "3"),
+        r#"{"alone":1,"text":"4"}"#.to_owned(),
+        line("a", "5."),
+        line("b", "6"),
+        r#"{"text":{"not":"a text"}}"#.to_owned(),
+    ];
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    assert_eq!(
+        entered(yaml, &lines),
+        ["0 1\n5.", "10 2.", "20 -", "…", "30 3\n6", "40 4", "70 -"]
+    );
+    // A third source at once finishes all.
+    assert_eq!(
+        entered(
+            yaml,
+            &[&line("a", "1"), &line("b", "2"), &line("c", "3"), &line("c", "4.")]
+        ),
+        ["0 1", "10 2", "20 3\n4.", "…"]
+    );
+}
+
+#[test]
+fn an_unfinished_entry_holds_so_many_behind_it_and_no_more() {
+    let yaml = "[{type: recombine, combine_field: body, is_last_entry: 'body == \"end\"', if: 'body != \"alone\"'}]";
+    let lines = [&["open"][..], &["alone"; 9_000]].concat();
+    let passed = entered(yaml, &lines);
+    assert_eq!((passed.len(), passed[0].as_str()), (9_002, "0 open"));
+    assert!(
+        passed.iter().position(|line| line == "…") > Some(8_000),
+        "it was not waited for to the end"
+    );
+    let long = "x".repeat(1 << 20);
+    let yaml = "[{type: recombine, combine_field: body, is_last_entry: 'body == \"end\"', if: 'body == \"open\"'}]";
+    let passed = entered(yaml, &["open", &long, &long, &long, &long, "more"]);
+    assert_eq!(passed[0], "0 open");
+    assert_eq!(passed.last().unwrap(), "…");
+}
+
+#[test]
+fn parts_of_lines_of_containers_are_put_together() {
+    let cri = |stream: &str, tag: &str, text: &str| format!("2023-11-14T22:13:20Z {stream} {tag} {text}");
+    let lines = [
+        cri("stdout", "P", "a long "),
+        cri("stderr", "F", "between"),
+        cri("stdout", "P:x", "long "),
+        cri("stdout", "F", "line"),
+        "of nobody".to_owned(),
+        cri("stdout", "P", "unfinished"),
+    ];
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    assert_eq!(
+        entered("[{type: container}]", &lines),
+        ["0 a long long line", "10 between", "40 of nobody", "…", "50 unfinished"]
+    );
+    let docker = |text: &str| format!(r#"{{"log":"{text}","stream":"stdout","time":"2023-11-14T22:13:20Z"}}"#);
+    let (first, second) = (docker("a long "), docker("line\\n"));
+    assert_eq!(
+        entered("[{type: container}]", &[&first, &second, &second]),
+        ["0 a long line", "20 line", "…"]
+    );
+    // Stack traces of a program in a container, of which one line was split.
+    let lines = [
+        cri("stdout", "F", "Oops"),
+        cri("stdout", "P", "  at "),
+        cri("stdout", "F", "line 1"),
+        cri("stdout", "F", "next"),
+    ];
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let yaml = "[{type: container}, {type: recombine, combine_field: body, is_first_entry: 'body matches \"^[^ ]\"'}]";
+    assert_eq!(entered(yaml, &lines), ["0 Oops\n  at line 1", "…", "30 next"]);
+}
+
+#[test]
+fn the_other_fields_are_the_last_lines_or_the_firsts() {
+    for (of, expect) in [("newest", 2), ("oldest", 1)] {
+        let yaml = format!(
+            "[{{type: json_parser}}, {{type: recombine, combine_field: attributes.t, is_last_entry: 'attributes.n == 2', overwrite_with: {of}}}]"
+        );
+        let operators = operators(&yaml).unwrap();
+        let mut held = Held::default();
+        operators.enter(&mut held, 0, Record::plain(r#"{"t":"a","n":1}"#), None);
+        operators.enter(&mut held, 9, Record::plain(r#"{"t":"b","n":2}"#), None);
+        let record = held.pop().unwrap().record.unwrap();
+        assert_eq!(shown(&record.attributes), format!("t=a\nb n=Int({expect})"));
+    }
+}
+
+#[test]
+fn a_filter_drops_what_it_holds_of_or_a_share() {
+    let kept = |yaml: &str, line: &str| operators(yaml).unwrap().apply(&mut Record::plain(line), None);
+    let yaml = "[{type: filter, expr: 'body contains \"debug\"'}]";
+    assert!(!kept(yaml, "a debug line") && kept(yaml, "a line"));
+    let some = "[{type: filter, expr: 'true', drop_ratio: 0.5}]";
+    let count = (0..1_000).filter(|_| kept(some, "x")).count();
+    assert!((300..700).contains(&count), "{count}");
+    assert!(kept("[{type: filter, expr: 'true', drop_ratio: 0}]", "x"));
+}
+
+#[test]
 fn mistakes_say_what_to_write() {
     for (yaml, expect) in [
-        ("[{type: recombine}]", "write `multiline`"),
-        ("[{type: filter}]", "the processor `filter`"),
+        (
+            "[{type: recombine, combine_field: body}]",
+            "needs one of `is_first_entry`",
+        ),
+        (
+            "[{type: recombine, combine_field: body, is_first_entry: 'true', is_last_entry: 'true'}]",
+            "needs one of `is_first_entry`",
+        ),
+        ("[{type: recombine, is_first_entry: 'true'}]", "needs `combine_field`"),
+        (
+            "[{type: recombine, combine_field: body, is_first_entry: 'bdy'}]",
+            "0 is_first_entry: `bdy` is not known",
+        ),
+        (
+            "[{type: recombine, combine_field: body, is_last_entry: 'true', overwrite_with: last}]",
+            "neither `newest` nor `oldest`",
+        ),
+        (
+            "[{type: recombine, combine_field: body, max_log_size: 1GiB}]",
+            "at most 64MiB",
+        ),
+        ("[{type: filter}]", "needs `expr`"),
+        ("[{type: filter, expr: 'true', drop_ratio: 2}]", "not a share"),
         ("[{type: router}]", "`transform` processor has ParseJSON"),
         (
-            "[{type: json_parser, if: 'body matches \"x\"'}]",
-            "conditions are not evaluated",
+            "[{type: json_parser, if: 'body like 1'}]",
+            "0 if: `like` is not expected",
         ),
         ("[{type: json_parser, output: x}]", "leave `output` out"),
         ("[{type: json_parser, on_error: drop}]", "no line is lost here"),
@@ -120,8 +320,20 @@ fn mistakes_say_what_to_write() {
             "a directive that is not known",
         ),
         (
-            "[{type: time_parser, parse_from: attributes.t, layout: '02.01.2006', layout_type: gotime}]",
-            "only RFC 3339",
+            "[{type: time_parser, parse_from: attributes.t, layout: '%Y', location: Middle/Earth}]",
+            "location: ",
+        ),
+        (
+            "[{type: severity_parser, parse_from: attributes.l, mapping: {error: {min: 5, max: 4}}}]",
+            "no value is between",
+        ),
+        (
+            "[{type: severity_parser, parse_from: attributes.l, mapping: {warn9: x}}]",
+            "`warn9` is not a level",
+        ),
+        (
+            "[{type: severity_parser, parse_from: attributes.l, preset: aws}]",
+            "neither `default` nor `none`",
         ),
         (
             "[{type: severity_parser, parse_from: attributes.l, mapping: {loud: x}}]",

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 /// Bits of a number that choose its register.
 const INDEX_BITS: u32 = 12;
 const REGISTERS: usize = 1 << INDEX_BITS;
+/// The bits that are left, all of them zero, and one.
+const MAX_RANK: u32 = u64::BITS - INDEX_BITS + 1;
 
 /// A series counts for one to two of these after its last sample, as backends count them.
 const GENERATION: Duration = Duration::from_secs(15 * 60);
@@ -65,7 +67,7 @@ impl ActiveSeries {
         for number in series {
             let mixed = mixed(*number);
             let register = (mixed >> (u64::BITS - INDEX_BITS)) as usize;
-            let rank = ((mixed << INDEX_BITS).leading_zeros() + 1).min(u64::BITS - INDEX_BITS + 1) as u8;
+            let rank = ((mixed << INDEX_BITS).leading_zeros() + 1).min(MAX_RANK) as u8;
             inner.now[register] = inner.now[register].max(rank);
         }
     }
@@ -78,20 +80,21 @@ impl ActiveSeries {
     fn count_at(&self, at: Instant) -> u64 {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.turn(at);
-        let registers = || {
-            inner
-                .now
-                .iter()
-                .zip(inner.before.iter())
-                .map(|(now, before)| *now.max(before))
-        };
+        // Counted by rank first: 4096 powers of two would cost a small request more than its sending.
+        let mut ranks = [0u32; MAX_RANK as usize + 1];
+        for (now, before) in inner.now.iter().zip(inner.before.iter()) {
+            ranks[usize::from(*now.max(before))] += 1;
+        }
         let size = REGISTERS as f64;
-        let sum: f64 = registers().map(|rank| 0.5f64.powi(i32::from(rank))).sum();
+        let sum: f64 = (0..)
+            .zip(ranks)
+            .map(|(rank, many)| f64::from(many) * 0.5f64.powi(rank))
+            .sum();
         let raw = 0.7213 / (1.0 + 1.079 / size) * size * size / sum;
-        let empty = registers().filter(|rank| *rank == 0).count();
+        let empty = ranks[0];
         // Few are counted better by the registers that they left empty.
         let estimate = match empty {
-            1.. if raw <= 2.5 * size => size * (size / empty as f64).ln(),
+            1.. if raw <= 2.5 * size => size * (size / f64::from(empty)).ln(),
             _ => raw,
         };
         estimate.round() as u64

@@ -17,7 +17,7 @@ use net::grpc::Code;
 use pipeline::config::{Problems, Section};
 use pipeline::{Outcome, Reason};
 
-use crate::request::{BuildError, Packed, authenticator, request_headers, shortened};
+use crate::request::{BuildError, Packed, authenticator, request_headers, shortened, unauthorized};
 use crate::sender::Shared;
 
 /// Compressed flag and length, before the message.
@@ -93,7 +93,7 @@ impl Calls {
             auth.sign(request.headers_mut());
         }
         match self.client.send(request).await {
-            Ok(answer) => message(&answer, items),
+            Ok(answer) => message(&answer, items, &self.client.address()),
             Err(error) => {
                 tracing::warn!("{error}; it is tried again");
                 Err(Outcome::retry(Duration::ZERO, Reason::BackendUnavailable))
@@ -103,7 +103,7 @@ impl Calls {
 }
 
 /// The message of a successful answer, else what has become of the items.
-fn message(answer: &Answer, items: u32) -> Result<Bytes, Outcome> {
+fn message(answer: &Answer, items: u32, backend: &str) -> Result<Bytes, Outcome> {
     // Without a message the status stands in the headers, else in the trailers.
     let status = |name: &str| answer.trailers.get(name).or_else(|| answer.headers.get(name));
     let code = match status("grpc-status").and_then(|code| code.to_str().ok()?.parse().ok()) {
@@ -126,6 +126,10 @@ fn message(answer: &Answer, items: u32) -> Result<Bytes, Outcome> {
         // Only if the backend says when; otherwise the request itself is what is too much.
         Code::ResourceExhausted if wait.is_some() => {
             Err(Outcome::retry(wait.unwrap_or_default(), Reason::BackendUnavailable))
+        }
+        Code::Unauthenticated | Code::PermissionDenied => {
+            let why = format!("{code:?}: {}", shortened(&told));
+            Err(unauthorized(backend, &why, wait.unwrap_or_default()))
         }
         code => Err(Outcome::rejected(
             Reason::BackendRejected,
@@ -242,14 +246,19 @@ mod tests {
 
     #[test]
     fn codes_as_the_specification_has_them() {
-        assert_eq!(message(&answer("0", &[]), 5), Ok(Bytes::new()));
+        let message = |answer: &Answer| message(answer, 5, "backend:4317");
+        assert_eq!(message(&answer("0", &[])), Ok(Bytes::new()));
         for retryable in ["1", "4", "10", "11", "14", "15"] {
             let expect = Outcome::retry(Duration::ZERO, Reason::BackendUnavailable);
-            assert_eq!(message(&answer(retryable, &[]), 5), Err(expect), "{retryable}");
+            assert_eq!(message(&answer(retryable, &[])), Err(expect), "{retryable}");
         }
-        for fatal in ["2", "3", "5", "6", "7", "8", "9", "12", "13", "16", "99"] {
+        for about_us in ["7", "16"] {
+            let expect = Outcome::retry(Duration::ZERO, Reason::BackendUnauthorized);
+            assert_eq!(message(&answer(about_us, &[])), Err(expect), "{about_us}");
+        }
+        for fatal in ["2", "3", "5", "6", "8", "9", "12", "13", "99"] {
             assert!(
-                matches!(message(&answer(fatal, &[]), 5), Err(Outcome::Rejected { items: 5, .. })),
+                matches!(message(&answer(fatal, &[])), Err(Outcome::Rejected { items: 5, .. })),
                 "{fatal}"
             );
         }
@@ -273,7 +282,7 @@ mod tests {
     fn messages_are_decoded_and_kept_short() {
         let answer = answer("3", &[("grpc-message", "bad%20ids%0a%")]);
         assert_eq!(
-            message(&answer, 2),
+            message(&answer, 2, "backend:4317"),
             Err(Outcome::rejected(
                 Reason::BackendRejected,
                 "InvalidArgument: bad ids %",

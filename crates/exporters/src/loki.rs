@@ -260,7 +260,7 @@ impl Loki {
             .ask_with(packed, tenant.map(|tenant| (TENANT, tenant)))
             .await
         {
-            Ok(answer) => outcome(&answer, push.records),
+            Ok(answer) => (self.address.unauthorized(&answer)).unwrap_or_else(|| outcome(&answer, push.records)),
             Err(error) => {
                 tracing::warn!("{error}; it is tried again");
                 Outcome::retry(Duration::ZERO, Reason::BackendUnavailable)
@@ -279,7 +279,7 @@ impl Exporter for Loki {
     }
 }
 
-/// What an answer means for `records` records.
+/// What an answer about the data means for `records` records.
 fn outcome(answer: &Answer, records: u32) -> Outcome {
     match answer.status.as_u16() {
         200..=299 => Outcome::Delivered,
@@ -318,7 +318,7 @@ mod tests {
             let expect = Outcome::retry(Duration::ZERO, Reason::BackendUnavailable);
             assert_eq!(outcome(&answer(status, "busy"), 9), expect, "{status}");
         }
-        for status in [400, 401, 403, 404, 413] {
+        for status in [400, 404, 413] {
             let expect = Outcome::rejected(Reason::BackendRejected, format!("HTTP {status}: no"), 9);
             assert_eq!(outcome(&answer(status, "no"), 9), expect);
         }

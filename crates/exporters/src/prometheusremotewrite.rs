@@ -431,13 +431,16 @@ async fn send(address: &Address, work: &Work, at: usize, version: Version) -> Re
             return Err((Duration::ZERO, Reason::BackendUnavailable));
         }
     };
+    if let Some(Outcome::Retry { after, reason }) = address.unauthorized(&answer) {
+        return Err((after, reason));
+    }
     let settled = settle(part, version, &answer)?;
     let mut answers = work.answers.lock().unwrap_or_else(PoisonError::into_inner);
     answers[at] = Some(settled);
     Ok(())
 }
 
-/// What an answer means. 429 and everything of 500 is worth another try; all else is for good.
+/// What an answer about the data means. 429 and everything of 500 is worth another try; all else is for good.
 fn settle(part: &Part, version: Version, answer: &Answer) -> Result<Settled, (Duration, Reason)> {
     let status = answer.status.as_u16();
     if status == 429 || status >= 500 {

@@ -297,10 +297,19 @@ impl Address {
         self.client.send(request).await
     }
 
+    /// What becomes of a batch if this answer is about who sends, not about what was sent.
+    pub fn unauthorized(&self, answer: &Answer) -> Option<Outcome> {
+        let is_about_us = is_unauthorized(answer.status.as_u16());
+        is_about_us.then(|| unauthorized(&self.client.address(), &refusal(answer), asked_wait(answer)))
+    }
+
     /// Posts a payload of `items` items. The answer, if it is a success; else what has become of the batch.
     pub async fn post(&self, packed: Packed, items: u32) -> Result<Answer, Outcome> {
         match self.ask(packed).await {
-            Ok(answer) => success(answer, items),
+            Ok(answer) => match self.unauthorized(&answer) {
+                Some(outcome) => Err(outcome),
+                None => success(answer, items),
+            },
             Err(error) => {
                 tracing::warn!("{error}; it is tried again");
                 Err(Outcome::retry(Duration::ZERO, Reason::BackendUnavailable))
@@ -317,6 +326,21 @@ fn success(answer: Answer, items: u32) -> Result<Answer, Outcome> {
         429 | 502 | 503 | 504 => Err(Outcome::retry(asked_wait(&answer), Reason::BackendUnavailable)),
         _ => Err(Outcome::rejected(Reason::BackendRejected, refusal(&answer), items)),
     }
+}
+
+/// Whether an answer is about who sends, not about what was sent: the same bytes will be welcome once the token or the right is there.
+fn is_unauthorized(status: u16) -> bool {
+    matches!(status, 401 | 403 | 407)
+}
+
+/// What becomes of a batch whose sender the backend does not accept, which `why` says in its words. See
+/// `docs/adr/a-backend-that-refuses-our-token-is-waited-for.md`.
+pub fn unauthorized(backend: &str, why: &str, asked: Duration) -> Outcome {
+    tracing::error!(
+        "{backend} does not accept our credentials: {why}; nothing is dropped, what is to be sent waits and is tried again. Look at the token and \
+         the rights of this exporter (`auth`, `headers`)"
+    );
+    Outcome::retry(asked, Reason::BackendUnauthorized)
 }
 
 /// How long a backend asks to wait; zero if it does not say.
@@ -401,14 +425,19 @@ mod tests {
             body: Bytes::from_static(b"why\n"),
             trailers: HeaderMap::new(),
         };
-        assert!(success(answer(200), 5).is_ok() && success(answer(202), 5).is_ok());
+        let success = |answer| success(answer, 5);
+        assert!(success(answer(200)).is_ok() && success(answer(202)).is_ok());
         for retryable in [429, 502, 503, 504] {
             let expect = Outcome::retry(Duration::ZERO, Reason::BackendUnavailable);
-            assert_eq!(success(answer(retryable), 5).err(), Some(expect), "{retryable}");
+            assert_eq!(success(answer(retryable)).err(), Some(expect), "{retryable}");
         }
-        for fatal in [301, 400, 401, 403, 404, 413, 500, 501] {
+        for about_us in [401, 403, 407] {
+            assert!(is_unauthorized(about_us));
+        }
+        for fatal in [301, 400, 404, 413, 500, 501] {
             let expect = Outcome::rejected(Reason::BackendRejected, format!("HTTP {fatal}: why"), 5);
-            assert_eq!(success(answer(fatal), 5).err(), Some(expect));
+            assert_eq!(success(answer(fatal)).err(), Some(expect));
+            assert!(!is_unauthorized(fatal));
         }
     }
 

@@ -50,7 +50,7 @@ pub struct Shared {
     pub sending_queue: Queue,
     /// At the journal's bound: `skip_oldest` (default) or `refuse`.
     pub on_full: OnFull,
-    /// A directory for requests that the backend refuses for good. Default: none; they are dropped and counted.
+    /// A directory for requests that the backend refuses for good, or that are given up. Default: none; they are dropped and counted.
     pub dead_letter: Option<PathBuf>,
 }
 

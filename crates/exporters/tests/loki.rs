@@ -155,6 +155,8 @@ async fn answers_mean_what_loki_means() {
         assert_eq!(after(&[(status, "busy")]).await, later, "{status}");
     }
     assert_eq!(after(&[(204, ""), (429, "")]).await, later, "the second tenant's");
+    let no_token = Outcome::retry(Duration::from_secs(7), Reason::BackendUnauthorized);
+    assert_eq!(after(&[(401, "no org id")]).await, no_token);
     let old = "entry with timestamp 1 ignored, reason: 'entry too far behind', total ignored: 1 out of 2";
     let expect = Outcome::rejected(Reason::BackendRejected, format!("HTTP 400: {old}"), 1);
     assert_eq!(after(&[(400, old)]).await, expect, "the other was taken");

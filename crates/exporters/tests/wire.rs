@@ -213,12 +213,17 @@ async fn answers_mean_what_the_specification_says() {
     let expect_partial = Outcome::rejected(Reason::BackendRejected, "no ids", 2);
 
     let grpc = otlp(address, "");
-    backend
-        .answers
-        .lock()
-        .expect("no panic")
-        .extend([(0, partial.clone()), (14, plain()), (3, plain())]);
+    backend.answers.lock().expect("no panic").extend([
+        (0, partial.clone()),
+        (16, plain()),
+        (7, plain()),
+        (14, plain()),
+        (3, plain()),
+    ]);
     assert_eq!(grpc.export(spans(5).0).await, expect_partial);
+    let no_token = |seconds| Outcome::retry(Duration::from_secs(seconds), Reason::BackendUnauthorized);
+    assert_eq!(grpc.export(spans(5).0).await, no_token(0));
+    assert_eq!(grpc.export(spans(5).0).await, no_token(0));
     assert_eq!(
         grpc.export(spans(5).0).await,
         Outcome::retry(Duration::ZERO, Reason::BackendUnavailable)
@@ -229,12 +234,16 @@ async fn answers_mean_what_the_specification_says() {
     ));
 
     let http = otlphttp(address, "");
-    backend
-        .answers
-        .lock()
-        .expect("no panic")
-        .extend([(200, partial), (503, plain()), (400, plain())]);
+    backend.answers.lock().expect("no panic").extend([
+        (200, partial),
+        (401, plain()),
+        (403, plain()),
+        (503, plain()),
+        (400, plain()),
+    ]);
     assert_eq!(http.export(spans(5).0).await, expect_partial);
+    assert_eq!(http.export(spans(5).0).await, no_token(7));
+    assert_eq!(http.export(spans(5).0).await, no_token(7));
     assert_eq!(
         http.export(spans(5).0).await,
         Outcome::retry(Duration::from_secs(7), Reason::BackendUnavailable)

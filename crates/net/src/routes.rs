@@ -273,7 +273,7 @@ impl Routes {
         let (status, text) = if only_grpc {
             (
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "this port speaks gRPC (content-type application/grpc); OTLP over HTTP has its own port, 4318 by default\n".to_owned(),
+                "this port speaks gRPC (content-type application/grpc); plain HTTP has its own port, for OTLP 4318 by default\n".to_owned(),
             )
         } else {
             (StatusCode::NOT_FOUND, format!("nothing on this port answers {path}\n"))

@@ -110,7 +110,10 @@ impl Entry for ToExporter {
 fn account(book: &ReaderBook, items: u64, outcome: &Outcome) {
     let dropped = match outcome {
         Outcome::Delivered => 0,
-        Outcome::Retry { .. } => return book.retried(),
+        Outcome::Retry { reason, .. } => {
+            book.waits(Some(*reason));
+            return book.retried();
+        }
         Outcome::Rejected {
             reason,
             items: rejected,
@@ -120,6 +123,7 @@ fn account(book: &ReaderBook, items: u64, outcome: &Outcome) {
             rejected
         }
     };
+    book.waits(None);
     book.accepted(items);
     book.delivered(items - dropped);
     book.passed(items);

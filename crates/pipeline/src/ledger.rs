@@ -10,7 +10,7 @@
 //! without locks; a book is registered when the graph is built and found by its holder through an `Arc`.
 
 use std::fmt;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use model::Signal;
@@ -122,6 +122,8 @@ pub struct ReaderBook {
     active_series: AtomicU64,
     skipped_records: AtomicU64,
     circuit: Shown,
+    /// Of the last attempt: none if the backend answered, else the place of the reason in `Reason::ALL`, from 1.
+    waits: AtomicU8,
 }
 
 impl ReaderBook {
@@ -171,6 +173,17 @@ impl ReaderBook {
     /// A request to the backend is tried once more.
     pub fn retried(&self) {
         self.retries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Why the last attempt is to be repeated; `None` if it was answered for good.
+    pub fn waits(&self, because: Option<Reason>) {
+        let code = because.map_or(0, |reason| reason.index() as u8 + 1);
+        self.waits.store(code, Ordering::Relaxed);
+    }
+
+    fn waits_because(&self) -> Option<Reason> {
+        let code = usize::from(self.waits.load(Ordering::Relaxed));
+        Reason::ALL.get(code.checked_sub(1)?).copied()
     }
 
     pub fn deliveries(&self) -> u64 {
@@ -377,6 +390,7 @@ impl Ledger {
             active_series: AtomicU64::new(0),
             skipped_records: AtomicU64::new(0),
             circuit: Shown::default(),
+            waits: AtomicU8::new(0),
         });
         books.readers.push(Arc::clone(&book));
         book
@@ -427,6 +441,7 @@ impl Ledger {
                     sent_bytes: load(&book.sent_bytes),
                     active_series: load(&book.active_series),
                     circuit: book.circuit.get(),
+                    waits_because: book.waits_because().map(Reason::as_str),
                 })
                 .collect(),
             processors: books
@@ -526,6 +541,8 @@ pub struct ReaderCounts {
     pub active_series: u64,
     /// Whether requests go to the backend, or one at a time goes to see whether it is back.
     pub circuit: CircuitState,
+    /// Why what was tried last is to be tried again; none if the backend took or refused it.
+    pub waits_because: Option<&'static str>,
 }
 
 /// The counts of one processor for one signal, in items.

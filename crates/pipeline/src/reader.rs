@@ -434,6 +434,10 @@ impl Send {
                 (Some(pass), Outcome::Delivered | Outcome::Rejected { .. }) => pass.succeeded(),
                 (None, _) => {}
             }
+            self.source.book.waits(match &outcome {
+                Outcome::Retry { reason, .. } => Some(*reason),
+                Outcome::Delivered | Outcome::Rejected { .. } => None,
+            });
             let (after, reason) = match outcome {
                 Outcome::Delivered => return Some(lost),
                 Outcome::Rejected {
@@ -467,6 +471,7 @@ impl Send {
                 request = rest;
             }
             if !retry.enabled {
+                self.bury(&request, reason).await;
                 lost.push((reason, u64::from(request.items)));
                 return Some(lost);
             }

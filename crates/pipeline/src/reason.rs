@@ -28,6 +28,8 @@ pub enum Reason {
     Unauthorized,
     /// The backend is not reachable, or asked to wait.
     BackendUnavailable,
+    /// The backend does not accept who we are: a token that expired, a right that is missing.
+    BackendUnauthorized,
     /// The backend refused it for good.
     BackendRejected,
     /// The exporter does not take this signal.
@@ -76,6 +78,7 @@ impl Reason {
         Reason::NoPipeline,
         Reason::Unauthorized,
         Reason::BackendUnavailable,
+        Reason::BackendUnauthorized,
         Reason::BackendRejected,
         Reason::Unsupported,
         Reason::RetriesExhausted,
@@ -109,6 +112,7 @@ impl Reason {
             Reason::NoPipeline => "no_pipeline",
             Reason::Unauthorized => "unauthorized",
             Reason::BackendUnavailable => "backend_unavailable",
+            Reason::BackendUnauthorized => "backend_unauthorized",
             Reason::BackendRejected => "backend_rejected",
             Reason::Unsupported => "unsupported",
             Reason::RetriesExhausted => "retries_exhausted",
@@ -143,6 +147,7 @@ impl Reason {
             Reason::NoPipeline => "no pipeline takes this signal from this receiver",
             Reason::Unauthorized => "the request carries no valid token",
             Reason::BackendUnavailable => "the backend is not reachable",
+            Reason::BackendUnauthorized => "the backend does not accept our credentials",
             Reason::BackendRejected => "the backend rejected it",
             Reason::Unsupported => "the exporter does not take this signal",
             Reason::RetriesExhausted => "max_elapsed_time passed without success",

@@ -27,7 +27,8 @@ pub const MAX_CONSUMERS: usize = 256;
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retry {
-    /// With `false`, what a backend refuses for now is dropped and counted. Default `true`.
+    /// With `false`, what a backend refuses for now is dropped and counted. Default `true`. A backend that does not accept our credentials (401, 403, 407)
+    /// refuses for now: what is to be sent waits for a token that is valid.
     pub enabled: bool,
     /// The wait before the first repetition, give or take `randomization_factor`. Default 5s.
     #[serde(deserialize_with = "crate::config::duration")]
@@ -106,7 +107,7 @@ pub struct Sending {
     pub in_flight: usize,
     pub queue_size: Option<u64>,
     pub on_full: OnFull,
-    /// Where requests go that a backend refuses for good, one file each. Default: nowhere, they are only counted.
+    /// Where requests go that are given up, one file each. Default: nowhere, they are only counted.
     pub dead_letter: Option<PathBuf>,
 }
 

@@ -347,6 +347,10 @@ pub(crate) fn read_refusal(error: ReadError, limit: usize) -> Refusal {
         ReadError::NoMemory => Refusal::later(Reason::MemoryLimit, BUSY_RETRY_AFTER),
         ReadError::Stalled => Refusal::new(Kind::Stalled, "the body arrives too slowly"),
         ReadError::Gone => Refusal::new(Kind::Gone, "the sender left before the body was complete"),
+        ReadError::BadFraming => Refusal::new(
+            Kind::Malformed,
+            "the body is not framed as HTTP has it, in chunks that each begin with their size in hex digits",
+        ),
         ReadError::Extra => Refusal::new(
             Kind::Protocol,
             "more bytes than the one message that an export request is",

@@ -3,6 +3,7 @@
 //! A hundred clients that each announce 64 MiB and then say nothing cost a hundred idle connections and no buffer.
 
 use std::future::poll_fn;
+use std::io::ErrorKind;
 use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
@@ -44,8 +45,10 @@ pub(crate) enum ReadError {
     NoMemory,
     /// It arrives too slowly.
     Stalled,
-    /// The sender left, or broke the rules of HTTP.
+    /// The sender left.
     Gone,
+    /// What arrived is not framed as HTTP has it.
+    BadFraming,
     /// More than one gRPC message.
     Extra,
 }
@@ -179,7 +182,7 @@ impl Pace {
             loop {
                 match Pin::new(&mut *body).poll_frame(cx) {
                     Poll::Ready(None) => return Poll::Ready(Ok(None)),
-                    Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(ReadError::Gone)),
+                    Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(broken(&error))),
                     Poll::Ready(Some(Ok(frame))) => {
                         if let Ok(data) = frame.into_data() {
                             return Poll::Ready(Ok(Some(data)));
@@ -201,6 +204,19 @@ impl Pace {
         })
         .await
     }
+}
+
+/// Whether a body broke off or was never a proper one, such as a chunk whose size is no number: hyper says the latter as invalid input.
+fn broken(error: &hyper::Error) -> ReadError {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        if matches!(kind, Some(ErrorKind::InvalidInput | ErrorKind::InvalidData)) {
+            return ReadError::BadFraming;
+        }
+        cause = error.source();
+    }
+    ReadError::Gone
 }
 
 /// Reads on, within bounds, what nobody will look at.

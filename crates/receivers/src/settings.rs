@@ -37,6 +37,8 @@ pub struct Mounted {
     pub counters: Arc<Counters>,
     /// What the operator should hear about the configuration.
     pub warnings: Vec<String>,
+    /// What it cannot keep over a restart, if it was not told where to (`remember_in`); worth a warning where that is not for want of asking.
+    pub forgets: Option<String>,
     pub work: Option<Work>,
 }
 

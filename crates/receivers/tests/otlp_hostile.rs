@@ -329,6 +329,19 @@ async fn garbage_closes_its_own_connection_only() {
     running.finish().await;
 }
 
+/// Its sender was told that it had left before the body was complete.
+#[tokio::test]
+async fn a_chunk_without_a_size_is_not_a_sender_that_left() {
+    let running = start().await;
+    let head =
+        b"POST /v1/logs HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
+    let answer = until_closed(running.http, &[head, &b"no size\r\n{}\r\n"[..]].concat()).await;
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(answer.contains("the body is not framed as HTTP has it"), "{answer}");
+    running.finish().await;
+}
+
 #[tokio::test]
 async fn a_hundred_giants_that_stall_take_no_memory_and_block_nobody() {
     const GIANTS: u64 = 100;

@@ -503,7 +503,7 @@ fn mount_receiver(name: &str, settings: ReceiverSettings, graph: &Graph, doors: 
     let mounted = settings
         .mount(intake, doors)
         .map_err(|error| anyhow!("receiver `{name}`: {error}"))?;
-    for warning in &mounted.warnings {
+    for warning in mounted.warnings.iter().chain(&mounted.forgets) {
         tracing::warn!("{warning}");
     }
     Ok(mounted)

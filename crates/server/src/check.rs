@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use model::Batch;
 use net::{At, Doors, Endpoint, Mount};
-use pipeline::config::{Component, Config, Problem, Span};
+use pipeline::config::{Component, Config, Journal, Problem, Span};
 use pipeline::plan::Planned;
 use pipeline::{Ack, Budget, Entry, Intake, Ledger};
 
@@ -48,7 +48,9 @@ pub fn check_doors(plan: ServerPlan, config: &Config) -> DoorCheck {
         let routes = feeds.map(|pipeline| (pipeline.signal, nowhere.clone())).collect();
         match settings.mount(Intake::new(&name, &ledger, budget.clone(), routes), &mut doors) {
             Ok(mounted) => {
-                let warnings = mounted.warnings.into_iter();
+                // A check opens no journal; only a configuration without one forgets.
+                let forgets = mounted.forgets.filter(|_| matches!(plan.journal, Journal::None));
+                let warnings = mounted.warnings.into_iter().chain(forgets);
                 check
                     .warnings
                     .extend(warnings.map(|warning| Problem::new(span, warning)));

@@ -145,7 +145,10 @@ async fn answers_mean_what_the_specification_says() {
         ((500, vec![]), retry(0)),
         ((503, vec![("retry-after", "3")]), retry(3)),
         ((400, vec![]), refused(400, 3)),
-        ((401, vec![]), refused(401, 3)),
+        (
+            (401, vec![]),
+            Outcome::retry(Duration::ZERO, Reason::BackendUnauthorized),
+        ),
         ((404, vec![("retry-after", "3")]), refused(404, 3)),
         ((302, vec![]), refused(302, 3)),
     ] {

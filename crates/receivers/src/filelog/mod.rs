@@ -491,7 +491,7 @@ impl settings::Settings for Filelog {
             .as_ref()
             .map(|directory| directory.join(positions::file_name(&receiver)));
         if positions.is_none() {
-            mounted.warnings.push(format!(
+            mounted.forgets = Some(format!(
                 "receiver {receiver}: there is no journal, so positions in files are in memory only; after a restart files are read as `start_at` says, and lines may be missed or come twice"
             ));
         }

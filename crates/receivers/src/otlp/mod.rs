@@ -160,7 +160,7 @@ impl settings::Settings for Config {
         Ok(settings::Mounted {
             counters,
             warnings,
-            work: None,
+            ..Default::default()
         })
     }
 }

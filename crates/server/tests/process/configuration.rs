@@ -47,6 +47,32 @@ fn validate_tells_everything_and_ends_as_it_should() {
         "{out}"
     );
 
+    // It was told that it forgets where it had read to, in a configuration with a journal.
+    let files = GOOD.replace("otlp:", "filelog: { include: [ /nowhere/*.log ] }, otlp:");
+    let files = written(
+        directory.path(),
+        "files.yaml",
+        &files.replace("traces: { receivers: [otlp]", "logs: { receivers: [otlp, filelog]"),
+    );
+    for (journal, warns) in [("{}", false), ("none", true)] {
+        let journal = format!("service.journal={journal}");
+        let said = trackline(&[
+            "validate",
+            "--config",
+            &files,
+            "--env-file",
+            &variables,
+            "--set",
+            &journal,
+        ]);
+        let out = text(&said.stdout);
+        assert_eq!(
+            out.contains("there is no journal, so positions"),
+            warns,
+            "{journal}: {out}"
+        );
+    }
+
     let said = trackline(&["validate", "--config", &good]);
     let out = text(&said.stdout);
     assert_eq!(said.status.code(), Some(1), "{out}");

@@ -287,6 +287,14 @@ async fn send(
                     .get_or_insert_with(|| reason.message.to_string());
                 return Ok(());
             }
+            // Whoever replays is there to see to it, and goes on from here.
+            Outcome::Retry {
+                reason: reason @ pipeline::Reason::BackendUnauthorized,
+                ..
+            } => {
+                let problem = format!("{}: {}; see `--header`", settings.endpoint, reason.explanation());
+                return Err((problem, UNREACHABLE));
+            }
             Outcome::Retry { after, reason } => {
                 summary.retries += 1;
                 if began.elapsed() >= settings.max_wait {

@@ -65,7 +65,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Reason; 28] = [
+    pub const ALL: [Reason; 29] = [
         Reason::MemoryLimit,
         Reason::JournalFull,
         Reason::JournalFailed,

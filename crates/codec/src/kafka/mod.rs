@@ -7,6 +7,8 @@
 
 mod records;
 
+use std::sync::Arc;
+
 pub use records::{Compression, Header, Record, batch, record_len};
 
 /// Where a request stands in the protocol, and which version of it we speak.
@@ -209,7 +211,8 @@ pub fn put_produce(out: &mut Vec<u8>, acks: i16, timeout_ms: i32, batches: &[Pro
 /// What a broker says of one partition's batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Produced {
-    pub topic: String,
+    /// Shared by the topic's partitions: a name of 32 KiB may stand before a partition for every 22 bytes of the answer.
+    pub topic: Arc<str>,
     pub partition: i32,
     pub code: Code,
 }
@@ -219,10 +222,10 @@ pub fn produced(api: Api, body: &[u8]) -> Result<(Vec<Produced>, u32), BadAnswer
     let mut reader = Reader(body);
     let mut all = Vec::new();
     for _ in 0..reader.count()? {
-        let topic = reader.text()?;
+        let topic: Arc<str> = reader.text()?.into();
         for _ in 0..reader.count()? {
             all.push(Produced {
-                topic: topic.to_owned(),
+                topic: Arc::clone(&topic),
                 partition: reader.i32()?,
                 code: reader.i16()?,
             });
@@ -379,6 +382,23 @@ mod tests {
         assert_eq!(metadata(&endless), Err(BadAnswer));
         assert_eq!(produced(Api::Produce, &[0x7f, 0xff, 0xff, 0xff]), Err(BadAnswer));
         assert_eq!(sasl_authenticate(&[0, 0, 0xff, 0xff, 0x80, 0, 0, 0]), Err(BadAnswer));
+    }
+
+    #[test]
+    fn a_long_topic_of_many_partitions_is_held_once() {
+        let topic = "t".repeat(i16::MAX as usize);
+        let mut body = Vec::new();
+        put_count(&mut body, 1);
+        put_text(&mut body, &topic);
+        put_count(&mut body, 2);
+        for partition in [0i32, 1] {
+            body.extend_from_slice(&partition.to_be_bytes());
+            body.extend_from_slice(&[0; 2 + 16]);
+        }
+        body.extend_from_slice(&[0; 4]);
+        let (all, _) = produced(Api::Produce, &body).expect("is whole");
+        assert_eq!((&*all[0].topic, all[1].partition), (topic.as_str(), 1));
+        assert!(Arc::ptr_eq(&all[0].topic, &all[1].topic));
     }
 
     #[test]

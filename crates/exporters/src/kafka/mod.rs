@@ -474,7 +474,7 @@ impl Kafka {
             }
         };
         let fates = loads.iter().flat_map(|load| {
-            let of = |answer: &&kafka::Produced| answer.topic == *load.topic && answer.partition == load.partition;
+            let of = |answer: &&kafka::Produced| answer.topic == load.topic && answer.partition == load.partition;
             let said = answers.iter().find(of).map(|answer| answer.code);
             let fate = fate(said, load.members.len());
             if fate == Fate::Later {

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::fmt;
 
 use model::canonical::MAX_VALUE_DEPTH;
@@ -17,6 +18,10 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 
 /// Fields of one line at most, all levels together. The schema allows 900; what has several times as many is data rather than a log line, and stays text.
 const MAX_FIELDS: u32 = 4_096;
+
+/// What the names of the objects that fields lie in may take, written out for each field, in lengths of the line. Real lines stay below one; what is far
+/// above it is a large name over many fields, and stays text.
+const MAX_NAMES_OF_LINE: usize = 8;
 
 /// What our SDK writes where a line belongs to no trace.
 const NO_TRACE: &str = "no-trace";
@@ -300,9 +305,9 @@ impl<'a> Record<'a> {
         }
         let (attributes, resource) = (std::mem::take(&mut self.attributes), std::mem::take(&mut self.resource));
         for (before, now) in [(attributes, &mut read.attributes), (resource, &mut read.resource)] {
-            let new = before
-                .into_iter()
-                .filter(|(key, _)| !now.iter().any(|(known, _)| known == key));
+            // Both may have thousands.
+            let known: HashSet<&str> = now.iter().map(|(key, _)| key.as_ref()).collect();
+            let new = before.into_iter().filter(|(key, _)| !known.contains(key.as_ref()));
             let new: Members<'a> = new.collect();
             now.extend(new);
         }
@@ -387,8 +392,9 @@ impl<'a> Record<'a> {
         }
         record.trace_id = ids.trace_id;
         record.span_id = ids.span_id;
+        let mut left_bytes = line.len() * MAX_NAMES_OF_LINE;
         for (key, value) in kept {
-            flatten(key, value, &mut record.attributes);
+            flatten(key, value, &mut left_bytes, &mut record.attributes)?;
         }
         without_derived(&mut record.attributes);
         Some(record)
@@ -489,16 +495,18 @@ fn source<'a>(members: Members<'a>, kept: &mut Members<'a>) {
     }
 }
 
-/// Members of an object become attributes with a dot in their names, as the SDK sends them.
-fn flatten<'a>(key: Cow<'a, str>, value: Json<'a>, out: &mut Members<'a>) {
+/// Members of an object become attributes with a dot in their names, as the SDK sends them. `None` where the objects' names take more than what is left.
+fn flatten<'a>(key: Cow<'a, str>, value: Json<'a>, left_bytes: &mut usize, out: &mut Members<'a>) -> Option<()> {
     match value {
         Json::Object(members) if !members.is_empty() => {
             for (name, value) in members {
-                flatten(format!("{key}.{name}").into(), value, out);
+                *left_bytes = left_bytes.checked_sub(key.len())?;
+                flatten(format!("{key}.{name}").into(), value, left_bytes, out)?;
             }
         }
         value => out.push((key, value)),
     }
+    Some(())
 }
 
 /// Takes out what the schema says twice: `file` and `source.filename` are the end of the path, `source.module` is the logger.
@@ -701,6 +709,16 @@ mod tests {
         ] {
             assert_eq!(Record::of_line(line), Record::plain(line), "{line}");
         }
+    }
+
+    #[test]
+    fn a_long_name_over_many_fields_is_not_written_before_each() {
+        let fields: Vec<String> = (0..4_000).map(|number| format!(r#""{number}":0"#)).collect();
+        let line = |name: &str| format!(r#"{{"level":"INFO","message":"m","{name}":{{{}}}}}"#, fields.join(","));
+        let usual = line("kubernetes.labels");
+        assert_eq!(Record::of_line(&usual).attributes.len(), 4_000);
+        let long = line(&"n".repeat(100_000));
+        assert_eq!(Record::of_line(&long), Record::plain(&long));
     }
 
     #[test]

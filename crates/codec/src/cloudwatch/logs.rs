@@ -62,19 +62,17 @@ pub fn log_events(payload: &[u8], received_at_unix_nano: u64, options: &LogOptio
     let mut bytes = 0;
     for resource_group in resource_logs(payload) {
         let resource = resource_group.owner();
-        let from_resource = [resource.attributes];
-        let settled = [&options.group, &options.stream].map(|template| template.is_settled_by(&resource.attributes));
-        options.group.write(&from_resource, &mut group);
-        options.stream.write(&from_resource, &mut name);
+        let templates = [&options.group, &options.stream].map(|template| template.settled_by(&resource.attributes));
+        templates[0].write(&resource.attributes, &mut group);
+        templates[1].write(&resource.attributes, &mut name);
         for scope_group in resource_group.list() {
             let scope = scope_group.owner();
             for record in scope_group.list() {
-                let both = [resource.attributes, record.attributes];
-                if !settled[0] {
-                    options.group.write(&both, &mut group);
+                if !templates[0].is_settled() {
+                    templates[0].write(&record.attributes, &mut group);
                 }
-                if !settled[1] {
-                    options.stream.write(&both, &mut name);
+                if !templates[1].is_settled() {
+                    templates[1].write(&record.attributes, &mut name);
                 }
                 line.clear();
                 bytes += record.raw.len()

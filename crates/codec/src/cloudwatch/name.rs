@@ -107,30 +107,50 @@ impl Template {
         Ok(Template { of, parts })
     }
 
-    /// Whether all its parts are known from these attributes alone, so that further ones change nothing.
-    pub fn is_settled_by(&self, attributes: &Attributes<'_>) -> bool {
-        self.parts.iter().all(|part| match part {
-            Part::Text(_) => true,
-            Part::Key(key) => find(attributes, key).is_some(),
-        })
+    /// A name without parts, from a stranger: what AWS does not permit becomes `_`.
+    pub(super) fn fixed(of: Name, text: &str) -> Template {
+        let mut name = String::new();
+        permitted(of, text, &mut name);
+        let parts = vec![Part::Text(name)];
+        Template { of, parts }
     }
 
-    /// Writes the name: each part from the first of these attributes that has it. What AWS does not permit becomes `_`.
-    pub fn write(&self, from: &[Attributes<'_>], out: &mut String) {
+    /// The same with the parts filled in that these attributes know. Done once for a resource, because that may have a million attributes and as many records.
+    pub fn settled_by(&self, attributes: &Attributes<'_>) -> Template {
+        let parts = self.parts.iter().map(|part| match part {
+            Part::Key(key) => match find(attributes, key) {
+                Some(found) => {
+                    let mut text = String::new();
+                    permitted(self.of, &text_of(&found), &mut text);
+                    Part::Text(text)
+                }
+                None => Part::Key(key.clone()),
+            },
+            Part::Text(text) => Part::Text(text.clone()),
+        });
+        let parts = parts.collect();
+        Template { of: self.of, parts }
+    }
+
+    /// Whether no part is looked up.
+    pub fn is_settled(&self) -> bool {
+        self.parts.iter().all(|part| matches!(part, Part::Text(_)))
+    }
+
+    /// Writes the name with the parts from these attributes. What AWS does not permit becomes `_`.
+    pub fn write(&self, from: &Attributes<'_>, out: &mut String) {
         out.clear();
-        let mut value = Vec::new();
+        let mut value = String::new();
         for part in &self.parts {
             match part {
                 Part::Text(text) => out.push_str(text),
-                Part::Key(key) => {
-                    value.clear();
-                    match from.iter().find_map(|attributes| find(attributes, key)) {
-                        Some(found) => value_text::write_text(&found, &mut value),
-                        None => value.extend_from_slice(UNDEFINED.as_bytes()),
+                Part::Key(key) => match find(from, key) {
+                    Some(found) => {
+                        permitted(self.of, &text_of(&found), &mut value);
+                        out.push_str(&value);
                     }
-                    let text = std::str::from_utf8(&value).unwrap_or_default();
-                    out.extend(text.chars().map(|c| if self.of.permits(c) { c } else { '_' }));
-                }
+                    None => out.push_str(UNDEFINED),
+                },
             }
         }
         cut(out);
@@ -140,11 +160,17 @@ impl Template {
     }
 }
 
+fn text_of(value: &AnyValue<'_>) -> String {
+    let mut text = Vec::new();
+    value_text::write_text(value, &mut text);
+    String::from_utf8(text).unwrap_or_default()
+}
+
 /// A name from a stranger, made fit for AWS.
 pub(super) fn permitted(of: Name, text: &str, out: &mut String) {
     out.clear();
-    out.extend(text.chars().map(|c| if of.permits(c) { c } else { '_' }));
-    cut(out);
+    let chars = text.chars().take(MAX_NAME_CHARS);
+    out.extend(chars.map(|c| if of.permits(c) { c } else { '_' }));
 }
 
 fn cut(name: &mut String) {
@@ -190,9 +216,9 @@ mod tests {
     fn check(of: Name, template: &str, first: &[(&str, &str)], second: &[(&str, &str)], expect: &str) {
         let template = Template::parse(of, template).expect("right");
         let (first, second) = (resource(first), resource(second));
-        let from = [Resource::read(&first).attributes, Resource::read(&second).attributes];
+        let template = template.settled_by(&Resource::read(&first).attributes);
         let mut out = "left over".to_owned();
-        template.write(&from, &mut out);
+        template.write(&Resource::read(&second).attributes, &mut out);
         assert_eq!(out, expect);
     }
 
@@ -219,6 +245,28 @@ mod tests {
         );
         let long = "é".repeat(600);
         check(Name::Stream, "{k}", &[("k", &long)], &[], &long[..1024]);
+    }
+
+    #[test]
+    fn what_a_resource_knows_is_not_looked_up_again() {
+        let first = resource(&[("a", "1"), ("long", &"x".repeat(100_000))]);
+        let template = Template::parse(Name::Stream, "{a}{long}").expect("right");
+        let settled = template.settled_by(&Resource::read(&first).attributes);
+        assert!(settled.is_settled() && !template.is_settled());
+        let held: usize = settled
+            .parts
+            .iter()
+            .map(|part| match part {
+                Part::Text(text) | Part::Key(text) => text.len(),
+            })
+            .sum();
+        assert_eq!(held, 1 + MAX_NAME_CHARS);
+        let half = Template::parse(Name::Stream, "{a}-{b}").expect("right");
+        let half = half.settled_by(&Resource::read(&first).attributes);
+        assert_eq!(
+            half.parts,
+            [Part::Text("1".into()), Part::Text("-".into()), Part::Key("b".into())]
+        );
     }
 
     #[test]

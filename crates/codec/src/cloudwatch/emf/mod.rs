@@ -20,7 +20,7 @@ pub use declaration::{Declaration, LabelMatcher};
 use self::event::{Group, Measured};
 use self::series::{Adjusted, Series};
 use self::value::Value;
-use super::name::{Name, Template, permitted};
+use super::name::{Name, Template};
 use super::{MAX_TRANSLATED_BYTES, Translated, milliseconds};
 use crate::value_text;
 
@@ -43,7 +43,7 @@ const MAX_NAMESPACE_CHARS: usize = 255;
 /// Quantiles of one point that become metrics, each with a copy of its labels.
 const MAX_QUANTILES: usize = 20;
 
-const TOO_MUCH: &str = "labels that are larger together than what is made of one payload";
+const TOO_MUCH: &str = "labels and names that are larger together than what is made of one payload";
 
 /// Names and values, sorted by name.
 type Labels = Vec<(String, String)>;
@@ -121,8 +121,8 @@ struct Origin<'a> {
     /// Of resource and scope.
     hashes: series::Hashes,
     namespace: String,
-    /// Group and stream, where the resource alone settles them.
-    places: [Option<String>; 2],
+    /// Group and stream, with what the resource knows.
+    places: [Template; 2],
     is_prometheus: bool,
     received_at_unix_nano: u64,
 }
@@ -132,7 +132,7 @@ struct Origin<'a> {
 struct Filling {
     groups: Vec<Group>,
     by_key: HashMap<Vec<u8>, usize>,
-    /// What labels were made of so far.
+    /// What labels and names were made of so far.
     bytes: usize,
     out: Translated,
 }
@@ -194,23 +194,12 @@ impl Encoder {
         namespace.chars().take(MAX_NAMESPACE_CHARS).collect()
     }
 
-    fn places(&self, resource: &Resource<'_>, namespace: &str) -> [Option<String>; 2] {
-        let settled = |template: &Template| {
-            template.is_settled_by(&resource.attributes).then(|| {
-                let mut name = String::new();
-                template.write(&[resource.attributes], &mut name);
-                name
-            })
-        };
+    fn places(&self, resource: &Resource<'_>, namespace: &str) -> [Template; 2] {
         let group = match &self.options.group {
-            Some(template) => settled(template),
-            None => {
-                let mut name = String::new();
-                permitted(Name::Group, &format!("/metrics/{namespace}"), &mut name);
-                Some(name)
-            }
+            Some(template) => template.settled_by(&resource.attributes),
+            None => Template::fixed(Name::Group, &format!("/metrics/{namespace}")),
         };
-        [group, settled(&self.options.stream)]
+        [group, self.options.stream.settled_by(&resource.attributes)]
     }
 
     fn metric(&mut self, origin: &Origin<'_>, metric: &Metric<'_>, filling: &mut Filling) {
@@ -384,7 +373,8 @@ impl Encoder {
             }
             return;
         }
-        let Some(labels) = self.labels(origin, &point.attributes, filling) else {
+        let copies = 2 + point.quantiles.iter().take(MAX_QUANTILES).count();
+        let Some(labels) = self.labels(origin, metric, &point.attributes, copies, filling) else {
             return filling.out.reject(1, TOO_MUCH);
         };
         let unit = self.unit(metric);
@@ -446,7 +436,7 @@ impl Encoder {
                     value,
                     points: 1,
                 };
-                match self.labels(origin, attributes, filling) {
+                match self.labels(origin, metric, attributes, 1, filling) {
                     Some(labels) => self.put(origin, kind, attributes, labels, time_unix_nano, measured, filling),
                     None => filling.out.reject(1, TOO_MUCH),
                 }
@@ -475,18 +465,9 @@ impl Encoder {
             .into_iter()
             .find(|time| *time > 0);
         let time_unix_milli = milliseconds(time.unwrap_or_default());
-        let from = [origin.resource.attributes, *attributes];
-        let place = |known: &Option<String>, template: Option<&Template>| {
-            known.clone().unwrap_or_else(|| {
-                let mut name = String::new();
-                if let Some(template) = template {
-                    template.write(&from, &mut name);
-                }
-                name
-            })
-        };
-        let group_name = place(&origin.places[0], self.options.group.as_ref());
-        let stream_name = place(&origin.places[1], Some(&self.options.stream));
+        let (mut group_name, mut stream_name) = (String::new(), String::new());
+        origin.places[0].write(attributes, &mut group_name);
+        origin.places[1].write(attributes, &mut stream_name);
         let stream = filling.out.stream(&group_name, &stream_name);
         let mut key = Vec::with_capacity(128);
         key.extend_from_slice(&time_unix_milli.to_le_bytes());
@@ -519,8 +500,15 @@ impl Encoder {
     }
 
     /// Sorted by name; where two have the same, the resource's goes before the point's and the scope's before both. `None` where a payload wants more than
-    /// is made of one.
-    fn labels(&self, origin: &Origin<'_>, attributes: &Attributes<'_>, filling: &mut Filling) -> Option<Labels> {
+    /// is made of one; `copies` are made of them, and of the names that stand beside them.
+    fn labels(
+        &self,
+        origin: &Origin<'_>,
+        metric: &Metric<'_>,
+        attributes: &Attributes<'_>,
+        copies: usize,
+        filling: &mut Filling,
+    ) -> Option<Labels> {
         let resource = self.options.resource_labels.then_some(origin.resource.attributes);
         let attributes = [Some(*attributes), resource];
         let raw = attributes
@@ -528,7 +516,7 @@ impl Encoder {
             .flatten()
             .map(|list| list.stretch().len())
             .sum::<usize>();
-        filling.bytes += raw + origin.scope_name.len();
+        filling.bytes += (raw + origin.scope_name.len() + origin.namespace.len() + metric.name.len()) * copies;
         if filling.bytes > MAX_TRANSLATED_BYTES {
             return None;
         }

@@ -583,6 +583,55 @@ fn what_is_made_of_a_payload_is_bounded() {
 }
 
 #[test]
+fn a_long_name_of_many_points_is_made_of_a_payload_so_often_only() {
+    let name = "n".repeat(MAX_METRIC_NAME_CHARS);
+    let points = vec![point(1.0, T, &[]); 80_000];
+    let out = Encoder::new(options()).encode(&payload(&[], "", vec![gauge(&name, "", points)]), T, "otlp");
+    let [(rejected, TOO_MUCH)] = out.rejected[..] else {
+        panic!("{:?}", out.rejected);
+    };
+    let taken = out.streams[0].events().count();
+    assert_eq!(rejected as usize + taken, 80_000);
+    assert!((60_000..66_000).contains(&taken), "{taken}");
+}
+
+#[test]
+fn quantiles_count_as_the_copies_of_labels_that_they_are() {
+    let quantile = |at: usize| metrics::summary_data_point::ValueAtQuantile {
+        quantile: at as f64 / 20.0,
+        value: 1.0,
+    };
+    let large = "x".repeat(100_000);
+    let point = metrics::SummaryDataPoint {
+        attributes: pairs(&[("large", &large)]),
+        time_unix_nano: T,
+        quantile_values: (0..20).map(quantile).collect(),
+        ..Default::default()
+    };
+    let summary = metrics::metric::Data::Summary(metrics::Summary {
+        data_points: vec![point; 60],
+    });
+    let detailed = Options {
+        is_detailed: true,
+        ..options()
+    };
+    let out = Encoder::new(detailed).encode(&payload(&[], "", vec![metric("s", "", summary)]), T, "otlp");
+    assert_eq!(out.rejected, [(30, TOO_MUCH)]);
+}
+
+#[test]
+fn a_group_may_be_named_by_resource_and_point() {
+    let named = Options {
+        group: Some(Template::parse(Name::Group, "/{r}/{p}").expect("right")),
+        ..options()
+    };
+    let points = vec![point(1.0, T, &[("p", "1"), ("r", "no")]), point(1.0, T, &[("p", "2")])];
+    let out = Encoder::new(named).encode(&payload(&[("r", "a")], "", vec![gauge("g", "", points)]), T, "otlp");
+    let groups: Vec<&str> = out.streams.iter().map(|stream| stream.group.as_str()).collect();
+    assert_eq!(groups, ["/a/1", "/a/2"]);
+}
+
+#[test]
 fn labels_units_names_and_versions() {
     let some = |more: Options| {
         let resource = [("service.name", "api"), ("a", "of the resource")];

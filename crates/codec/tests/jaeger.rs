@@ -120,6 +120,7 @@ fn request(spans: Vec<Span>) -> ExportTraceServiceRequest {
 
 fn posted(request: &ExportTraceServiceRequest) -> Vec<api::Batch> {
     posts(&canonical(request.encode_to_vec()), MAX_BYTES)
+        .all
         .iter()
         .map(|post| {
             let message = api::PostSpansRequest::decode(post.message.as_slice()).expect("Jaeger's protobuf");
@@ -212,15 +213,47 @@ fn each_resource_is_a_batch_and_the_same_resource_is_one() {
 #[test]
 fn calls_stay_below_the_size_that_a_server_takes() {
     let payload = canonical(request(vec![full_span(); 100]).encode_to_vec());
-    let all = posts(&payload, 2_000);
+    let all = posts(&payload, 2_000).all;
     assert!(all.len() > 10);
     assert!(
         all.iter().all(|post| post.message.len() <= 2_016),
         "with the tag and the length around it"
     );
     assert_eq!(all.iter().map(|post| post.spans).sum::<u32>(), 100);
-    let one_each = posts(&payload, 1);
+    let one_each = posts(&payload, 1).all;
     assert_eq!((one_each.len(), one_each[0].spans), (100, 1));
+}
+
+#[test]
+fn a_large_scope_is_not_written_into_every_span() {
+    let mut request = request(vec![full_span(); 2_000]);
+    let scope = request.resource_spans[0].scope_spans[0]
+        .scope
+        .as_mut()
+        .expect("has one");
+    scope.version = "v".repeat(100_000);
+    let payload = canonical(request.encode_to_vec());
+    let posts = posts(&payload, 4 << 20);
+    let taken = posts.all.iter().map(|post| post.spans).sum::<u32>();
+    assert_eq!(taken + posts.rejected, 2_000);
+    assert!(taken > 600 && posts.rejected > 600, "{taken} taken");
+}
+
+#[test]
+fn a_large_resource_is_not_sent_along_with_every_span() {
+    let mut request = request(vec![full_span(); 2_000]);
+    let resource = request.resource_spans[0].resource.as_mut().expect("has one");
+    resource.attributes.push(KeyValue {
+        key: "k".into(),
+        value: Some(AnyValue {
+            value: Some(Value::StringValue("v".repeat(100_000))),
+        }),
+        ..KeyValue::default()
+    });
+    let payload = canonical(request.encode_to_vec());
+    let posts = posts(&payload, 50_000);
+    let bytes = posts.all.iter().map(|post| post.message.len()).sum::<usize>();
+    assert!(posts.rejected > 600 && bytes < 100 << 20, "{bytes} bytes");
 }
 
 // ---- There and back ----
@@ -326,7 +359,7 @@ proptest! {
     #[test]
     fn there_and_back_is_identity_but_for_what_is_listed(bytes in prop::collection::vec(any::<u8>(), 0..3000)) {
         let payload = canonical(Source(&bytes).traces().encode_to_vec());
-        let messages: Vec<_> = posts(&payload, 3_000).into_iter().map(|post| post.message).collect();
+        let messages: Vec<_> = posts(&payload, 3_000).all.into_iter().map(|post| post.message).collect();
         for message in &messages {
             api::PostSpansRequest::decode(message.as_slice()).expect("Jaeger's protobuf");
         }

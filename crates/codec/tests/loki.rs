@@ -12,7 +12,7 @@ use model::Signal;
 use model::canonical::canonicalize;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, KeyValueList};
+use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList};
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use proptest::prelude::*;
@@ -116,7 +116,7 @@ fn streams(push: &Push) -> Vec<(String, Vec<String>)> {
 }
 
 fn check(payload: &[u8], options: &Options, expect: &[(&str, &[&str])]) {
-    let all = pushes(payload, options);
+    let all = pushes(payload, options).all;
     assert_eq!(all.len(), 1);
     let got = streams(&all[0]);
     let got: Vec<(&str, Vec<&str>)> = got
@@ -197,7 +197,7 @@ fn hints_name_labels_formats_and_tenants() {
         Vec::new(),
         vec![tenant("a"), tenant("b"), tenant("a"), record(1, "c", Vec::new())],
     );
-    let all = pushes(&payload, &ALL);
+    let all = pushes(&payload, &ALL).all;
     let tenants: Vec<_> = all.iter().map(|push| (push.tenant.as_deref(), push.records)).collect();
     assert_eq!(tenants, [(Some("a"), 2), (Some("b"), 1), (None, 1)]);
 }
@@ -231,7 +231,7 @@ fn what_is_no_label_may_be_structured_metadata() {
             ..options
         },
     );
-    let json: serde_json::Value = serde_json::from_slice(&json[0].body).expect("JSON");
+    let json: serde_json::Value = serde_json::from_slice(&json.all[0].body).expect("JSON");
     let expect = serde_json::json!({"streams": [{
         "stream": {"host_name": "web-1", "job": "shop/cart"},
         "values": [["1000000005", "a", {
@@ -271,6 +271,66 @@ fn a_record_without_a_time_or_a_label_is_still_taken() {
     );
 }
 
+#[test]
+fn a_large_resource_is_not_written_into_every_line() {
+    let resource = vec![text("k", &"v".repeat(100_000))];
+    let payload = request(resource, vec![record(1, "a", Vec::new()); 2_000]);
+    for encoding in [Encoding::Protobuf, Encoding::Json] {
+        let pushes = pushes(
+            &payload,
+            &Options {
+                encoding,
+                format: Format::Json,
+                ..ALL
+            },
+        );
+        let taken = pushes.all.iter().map(|push| push.records).sum::<u32>();
+        assert_eq!(taken + pushes.rejected, 2_000);
+        assert!(taken > 300 && pushes.rejected > 1_000, "{taken} taken");
+    }
+}
+
+#[test]
+fn a_long_name_over_many_values_is_not_written_before_each() {
+    let many = AnyValue {
+        value: Some(Value::ArrayValue(ArrayValue {
+            values: vec![any("x"); 20_000],
+        })),
+    };
+    let long = KeyValue {
+        key: "k".repeat(100_000),
+        value: Some(many),
+        ..KeyValue::default()
+    };
+    let payload = request(Vec::new(), vec![record(1, "a", vec![long]), record(1, "b", Vec::new())]);
+    let pushes = pushes(
+        &payload,
+        &Options {
+            format: Format::Logfmt,
+            ..ALL
+        },
+    );
+    assert_eq!((pushes.rejected, pushes.all[0].records), (1, 1));
+}
+
+#[test]
+fn every_record_may_have_a_tenant_and_a_hint_may_name_one_label_often() {
+    let named = |number: usize| {
+        let hints = [text("loki.tenant", "org"), text("org", &number.to_string())];
+        record(1, "a", hints.to_vec())
+    };
+    let payload = request(Vec::new(), (0..3_000).map(named).collect());
+    assert_eq!(pushes(&payload, &ALL).all.len(), 3_000);
+    let hints = vec![
+        text("loki.attribute.labels", &"a,b,".repeat(1_000)),
+        text("a", "1"),
+        text("b", "2"),
+    ];
+    let payload = request(Vec::new(), vec![record(1, "x", hints)]);
+    let labels = &streams(&pushes(&payload, &ALL).all[0])[0].0;
+    assert_eq!(labels, r#"{a="1", b="2", exporter="OTLP", level="INFO"}"#);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
@@ -282,9 +342,9 @@ proptest! {
     ) {
         let payload = canonicalize(Signal::Logs, Source(&bytes).logs().encode_to_vec().into()).expect("is legal");
         let options = Options { format, structured_metadata, ..ALL };
-        let protobuf = pushes(&payload.payload, &options);
+        let protobuf = pushes(&payload.payload, &options).all;
         prop_assert_eq!(protobuf.iter().map(|push| push.records).sum::<u32>(), payload.items);
-        let json = pushes(&payload.payload, &Options { encoding: Encoding::Json, ..options });
+        let json = pushes(&payload.payload, &Options { encoding: Encoding::Json, ..options }).all;
         prop_assert_eq!(protobuf.len(), json.len());
         for (protobuf, json) in protobuf.iter().zip(&json) {
             let protobuf = api::PushRequest::decode(protobuf.body.as_slice()).expect("Loki's protobuf");
@@ -318,7 +378,7 @@ proptest! {
             (Encoding::Json, from_json),
         ] {
             let options = Options { encoding, format: Format::Raw, structured_metadata: true, ..ALL };
-            for mut push in pushes(&payload, &options) {
+            for mut push in pushes(&payload, &options).all {
                 let whole = read(&push.body, NOW).expect("what we write, we read");
                 let whole = canonicalize(Signal::Logs, whole.into()).expect("is legal");
                 prop_assert_eq!(whole.items, push.records);

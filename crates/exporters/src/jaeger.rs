@@ -76,7 +76,12 @@ impl Jaeger {
             return Outcome::rejected(Reason::Unsupported, message, batch.items);
         }
         let mut all = Outcome::Delivered;
-        for post in posts(&batch.payload, MAX_MESSAGE_BYTES) {
+        let posts = posts(&batch.payload, MAX_MESSAGE_BYTES);
+        if posts.rejected > 0 {
+            let message = "scopes and resources that in Jaeger's form, where each span repeats them, are larger than what is made of one batch";
+            all = Outcome::rejected(Reason::TooLarge, message, posts.rejected);
+        }
+        for post in posts.all {
             let packed = pack_text(post.message, self.packing);
             if let Err(outcome) = self.calls.call(METHOD, packed, post.spans).await {
                 all = together(all, outcome);

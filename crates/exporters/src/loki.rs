@@ -228,7 +228,12 @@ impl Loki {
             received_at_unix_nano: batch.meta.received_at_unix_nano,
         };
         let mut all = Outcome::Delivered;
-        for push in pushes(&batch.payload, &options) {
+        let pushes = pushes(&batch.payload, &options);
+        if pushes.rejected > 0 {
+            let message = "resources that in Loki's form, where each record repeats them, are larger than what is made of one batch";
+            all = Outcome::rejected(Reason::TooLarge, message, pushes.rejected);
+        }
+        for push in pushes.all {
             all = together(all, self.push(push).await);
             if matches!(all, Outcome::Retry { .. }) {
                 break;

@@ -20,7 +20,7 @@ mod write;
 
 pub use protobuf::from_protobuf;
 pub use thrift::from_thrift;
-pub use write::{Post, posts};
+pub use write::{Post, Posts, posts};
 
 /// Tags of what OTLP has fields for.
 mod tag {

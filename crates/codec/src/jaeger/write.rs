@@ -9,7 +9,7 @@ use model::wire::{
 };
 
 use super::{BINARY, BOOL, CHILD_OF, FLOAT64, FOLLOWS_FROM, INT64, KINDS, NANOS, NO_SERVICE_NAME, tag};
-use crate::value_text;
+use crate::{max_made_bytes, value_text};
 
 /// Bytes that a span takes beyond what it took in OTLP, as a first guess.
 const EXTRA_BYTES: usize = 128;
@@ -22,9 +22,19 @@ pub struct Post {
     pub spans: u32,
 }
 
+/// The calls of a payload.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Posts {
+    pub all: Vec<Post>,
+    /// Spans that are in none of them, because with the scopes and processes that they share they are more than is made of one payload.
+    pub rejected: u32,
+}
+
 /// The calls that hand over a canonical payload, each of at most `max_bytes` unless one span alone is longer.
-pub fn posts(payload: &[u8], max_bytes: usize) -> Vec<Post> {
-    let mut posts = Vec::new();
+pub fn posts(payload: &[u8], max_bytes: usize) -> Posts {
+    let mut posts = Posts::default();
+    // A scope's tags stand in each of its spans, a process in each call.
+    let mut left_bytes = max_made_bytes(payload.len());
     for groups in by_resource(payload) {
         let process = process(&groups[0].owner());
         let mut spans = Vec::with_capacity(payload.len().min(max_bytes));
@@ -35,17 +45,25 @@ pub fn posts(payload: &[u8], max_bytes: usize) -> Vec<Post> {
             write_scope(&mut scope_tags, &scope.owner());
             for span in scope.list() {
                 let before = spans.len();
+                // In case that it needs a call of its own.
+                if scope_tags.len() + process.len() > left_bytes {
+                    posts.rejected += 1;
+                    continue;
+                }
+                left_bytes -= scope_tags.len();
                 write_span(&mut spans, &span, &scope_tags);
                 if count > 0 && spans.len() + process.len() > max_bytes {
                     let last = spans.split_off(before);
-                    posts.push(post(&process, &spans, count));
+                    posts.all.push(post(&process, &spans, count));
+                    left_bytes -= process.len();
                     (spans, count) = (last, 0);
                 }
                 count += 1;
             }
         }
         if count > 0 {
-            posts.push(post(&process, &spans, count));
+            posts.all.push(post(&process, &spans, count));
+            left_bytes = left_bytes.saturating_sub(process.len());
         }
     }
     posts

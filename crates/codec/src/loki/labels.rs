@@ -34,6 +34,10 @@ impl Labels {
             .iter()
             .position(|&(from, to, _)| self.text[from..to] == self.text[start..middle]);
         match same {
+            // A hint may name a long value many times.
+            Some(at) if self.text[self.pairs[at].1..self.pairs[at].2] == self.text[middle..] => {
+                self.text.truncate(start)
+            }
             Some(at) => self.pairs[at] = pair,
             None => self.pairs.push(pair),
         }

@@ -14,10 +14,11 @@ pub(super) struct Whole<'a> {
     pub(super) scope: Scope<'a>,
 }
 
-pub(super) fn write_line(format: Format, whole: &Whole<'_>, labels: &Labels, out: &mut Vec<u8>) {
+/// Writes to an empty line, more than `max_bytes` only if that is too much.
+pub(super) fn write_line(format: Format, whole: &Whole<'_>, labels: &Labels, max_bytes: usize, out: &mut Vec<u8>) {
     match format {
         Format::Json => json(whole, labels, out),
-        Format::Logfmt => logfmt(whole, labels, out),
+        Format::Logfmt => logfmt(whole, labels, max_bytes, out),
         Format::Raw => write_text(&whole.record.body, out),
     }
 }
@@ -94,9 +95,8 @@ fn left<'a>(attributes: &Attributes<'a>, labels: &Labels) -> impl Iterator<Item 
         .map(|pair| (pair.key, pair.value))
 }
 
-fn logfmt(whole: &Whole<'_>, labels: &Labels, out: &mut Vec<u8>) {
+fn logfmt(whole: &Whole<'_>, labels: &Labels, max_bytes: usize, out: &mut Vec<u8>) {
     let record = &whole.record;
-    let start = out.len();
     let mut name = String::new();
     match record.body {
         AnyValue::Empty => {}
@@ -104,11 +104,11 @@ fn logfmt(whole: &Whole<'_>, labels: &Labels, out: &mut Vec<u8>) {
         AnyValue::Str(text) if begins_as_logfmt(text) => out.extend_from_slice(text.trim().as_bytes()),
         AnyValue::KvList(pairs) => {
             for pair in pairs.iter() {
-                flat(&mut name, pair.key, &pair.value, start, out);
+                flat(&mut name, pair.key, &pair.value, max_bytes, out);
             }
         }
-        AnyValue::Array(_) => flat(&mut name, "body", &record.body, start, out),
-        body => flat(&mut name, "msg", &body, start, out),
+        AnyValue::Array(_) => flat(&mut name, "body", &record.body, max_bytes, out),
+        body => flat(&mut name, "msg", &body, max_bytes, out),
     }
     let ids = [
         ("traceID", record.trace_id.map(|id| id.to_string())),
@@ -116,14 +116,26 @@ fn logfmt(whole: &Whole<'_>, labels: &Labels, out: &mut Vec<u8>) {
     ];
     for (key, id) in &ids {
         if let Some(id) = id {
-            flat(&mut name, key, &AnyValue::Str(id), start, out);
+            flat(&mut name, key, &AnyValue::Str(id), max_bytes, out);
         }
     }
     if !record.severity_text.is_empty() {
-        flat(&mut name, "severity", &AnyValue::Str(record.severity_text), start, out);
+        flat(
+            &mut name,
+            "severity",
+            &AnyValue::Str(record.severity_text),
+            max_bytes,
+            out,
+        );
     }
     if record.flags != 0 {
-        flat(&mut name, "flags", &AnyValue::Int(i64::from(record.flags)), start, out);
+        flat(
+            &mut name,
+            "flags",
+            &AnyValue::Int(i64::from(record.flags)),
+            max_bytes,
+            out,
+        );
     }
     for (prefix, attributes) in [
         ("attribute_", record.attributes),
@@ -131,7 +143,7 @@ fn logfmt(whole: &Whole<'_>, labels: &Labels, out: &mut Vec<u8>) {
     ] {
         for (key, value) in left(&attributes, labels) {
             name.push_str(prefix);
-            flat(&mut name, key, &value, start, out);
+            flat(&mut name, key, &value, max_bytes, out);
             name.clear();
         }
     }
@@ -140,7 +152,7 @@ fn logfmt(whole: &Whole<'_>, labels: &Labels, out: &mut Vec<u8>) {
             &mut name,
             "instrumentation_scope_name",
             &AnyValue::Str(whole.scope.name),
-            start,
+            max_bytes,
             out,
         );
         if !whole.scope.version.is_empty() {
@@ -148,7 +160,7 @@ fn logfmt(whole: &Whole<'_>, labels: &Labels, out: &mut Vec<u8>) {
                 &mut name,
                 "instrumentation_scope_version",
                 &AnyValue::Str(whole.scope.version),
-                start,
+                max_bytes,
                 out,
             );
         }
@@ -164,8 +176,12 @@ fn is_key(byte: u8) -> bool {
     byte > b' ' && !matches!(byte, b'=' | b'"' | 0x7f)
 }
 
-/// `prefix` and `key` and what the value is made of, each as `name=value`.
-fn flat(prefix: &mut String, key: &str, value: &AnyValue<'_>, start: usize, out: &mut Vec<u8>) {
+/// `prefix` and `key` and what the value is made of, each as `name=value`. A long prefix is written before each
+/// of many values, so it ends when the line is longer than it may be.
+fn flat(prefix: &mut String, key: &str, value: &AnyValue<'_>, max_bytes: usize, out: &mut Vec<u8>) {
+    if out.len() > max_bytes {
+        return;
+    }
     let before = prefix.len();
     prefix.push_str(key);
     match value {
@@ -173,17 +189,17 @@ fn flat(prefix: &mut String, key: &str, value: &AnyValue<'_>, start: usize, out:
         AnyValue::KvList(pairs) => {
             prefix.push('_');
             for pair in pairs.iter() {
-                flat(prefix, pair.key, &pair.value, start, out);
+                flat(prefix, pair.key, &pair.value, max_bytes, out);
             }
         }
         AnyValue::Array(values) => {
             prefix.push('_');
             for (index, value) in values.iter().enumerate() {
-                flat(prefix, &index.to_string(), &value, start, out);
+                flat(prefix, &index.to_string(), &value, max_bytes, out);
             }
         }
         value => {
-            if out.len() > start {
+            if !out.is_empty() {
                 out.push(b' ');
             }
             out.extend(prefix.bytes().map(|byte| if is_key(byte) { byte } else { b'_' }));

@@ -12,6 +12,6 @@ mod selector;
 mod write;
 
 pub use read::{BadPush, from_json, from_protobuf};
-pub use write::{DefaultLabels, Encoding, Format, Options, Push, pushes};
+pub use write::{DefaultLabels, Encoding, Format, Options, Push, Pushes, pushes};
 
 const NANOS: u64 = 1_000_000_000;

@@ -9,13 +9,16 @@ use model::wire::{BYTES, VARINT, close_length, open_length, put_bytes, put_tag, 
 use super::NANOS;
 use super::labels::{Labels, write_name};
 use super::line::{Whole, write_line};
-use crate::value_text;
+use crate::{max_made_bytes, value_text};
 
 /// Attributes that tell this exporter what to do. Source: README of the Collector's `loki` exporter, "Labels", "Tenant information", "Format".
 const HINT_ATTRIBUTES: &str = "loki.attribute.labels";
 const HINT_RESOURCE: &str = "loki.resource.labels";
 const HINT_TENANT: &str = "loki.tenant";
 const HINT_FORMAT: &str = "loki.format";
+
+/// Names in one hint that become labels; the others are no hint. Loki takes 15 labels of a stream unless it is told otherwise.
+const MAX_HINTED: usize = 100;
 
 /// Levels by their severity number, four each.
 const LEVELS: [&str; 6] = ["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"];
@@ -71,6 +74,14 @@ pub struct Push {
     pub records: u32,
 }
 
+/// The pushes of a payload.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Pushes {
+    pub all: Vec<Push>,
+    /// Records that are in none of them, because with what they share they are more than is made of one payload.
+    pub rejected: u32,
+}
+
 pub(super) fn is_hint(key: &str) -> bool {
     key.starts_with("loki.") && matches!(key, HINT_ATTRIBUTES | HINT_RESOURCE | HINT_TENANT | HINT_FORMAT)
 }
@@ -87,8 +98,9 @@ struct Stream {
 }
 
 /// The pushes that hand over a canonical payload of logs.
-pub fn pushes(payload: &[u8], options: &Options) -> Vec<Push> {
+pub fn pushes(payload: &[u8], options: &Options) -> Pushes {
     let mut streams: Vec<Stream> = Vec::new();
+    let (mut left_bytes, mut rejected) = (max_made_bytes(payload.len()), 0);
     // By tenant and labels, each with an end that no label contains.
     let mut known: HashMap<Vec<u8>, usize> = HashMap::new();
     let (mut labels, mut key, mut line) = (Labels::default(), Vec::new(), Vec::new());
@@ -96,8 +108,28 @@ pub fn pushes(payload: &[u8], options: &Options) -> Vec<Push> {
         let resource = group.owner();
         for scoped in group.list() {
             let scope = scoped.owner();
+            // What labels, line and structured metadata of each record are made of, and looked up in.
+            let shared_bytes = resource.raw.len() + scope.raw.len();
             for record in scoped.list() {
+                if shared_bytes > left_bytes {
+                    rejected += 1;
+                    continue;
+                }
                 let tenant = collect(&mut labels, &resource, &record, &options.default_labels);
+                let format = hinted_format(&resource, &record).unwrap_or(options.format);
+                let whole = Whole {
+                    record,
+                    resource,
+                    scope,
+                };
+                line.clear();
+                write_line(format, &whole, &labels, left_bytes, &mut line);
+                let made_bytes = shared_bytes + line.len();
+                if made_bytes > left_bytes {
+                    rejected += 1;
+                    continue;
+                }
+                left_bytes -= made_bytes;
                 key.clear();
                 key.extend_from_slice(tenant.as_deref().unwrap_or_default().as_bytes());
                 key.extend_from_slice(&[u8::from(tenant.is_some()), 0]);
@@ -127,14 +159,6 @@ pub fn pushes(payload: &[u8], options: &Options) -> Vec<Push> {
                 .into_iter()
                 .find(|time| *time > 0)
                 .unwrap_or_default();
-                let format = hinted_format(&resource, &record).unwrap_or(options.format);
-                let whole = Whole {
-                    record,
-                    resource,
-                    scope,
-                };
-                line.clear();
-                write_line(format, &whole, &labels, &mut line);
                 let metadata = options.structured_metadata.then_some((&whole, &labels));
                 let stream = &mut streams[at];
                 match options.encoding {
@@ -145,29 +169,28 @@ pub fn pushes(payload: &[u8], options: &Options) -> Vec<Push> {
             }
         }
     }
-    by_tenant(streams, options.encoding)
+    let all = by_tenant(streams, options.encoding);
+    Pushes { all, rejected }
 }
 
 fn by_tenant(streams: Vec<Stream>, encoding: Encoding) -> Vec<Push> {
     let mut pushes: Vec<Push> = Vec::new();
+    // Each record may name a tenant of its own.
+    let mut known: HashMap<Option<String>, usize> = HashMap::new();
     for stream in streams {
-        let push = match pushes.iter_mut().find(|push| push.tenant == stream.tenant) {
-            Some(push) => push,
-            None => {
-                let body = match encoding {
-                    Encoding::Protobuf => Vec::new(),
-                    Encoding::Json => b"{\"streams\":[".to_vec(),
-                };
-                let tenant = stream.tenant.clone();
-                pushes.push(Push {
-                    tenant,
-                    body,
-                    records: 0,
-                });
-                let last = pushes.len() - 1;
-                &mut pushes[last]
-            }
-        };
+        let at = *known.entry(stream.tenant.clone()).or_insert(pushes.len());
+        if at == pushes.len() {
+            let body = match encoding {
+                Encoding::Protobuf => Vec::new(),
+                Encoding::Json => b"{\"streams\":[".to_vec(),
+            };
+            pushes.push(Push {
+                tenant: stream.tenant.clone(),
+                body,
+                records: 0,
+            });
+        }
+        let push = &mut pushes[at];
         push.records += stream.ends.len() as u32;
         stream.write(encoding, &mut push.body);
     }
@@ -303,19 +326,15 @@ fn level(severity_number: i32) -> Option<&'static str> {
 }
 
 /// The names of a hint: a list, or a text with commas.
-fn each_name(hint: &AnyValue<'_>, mut visit: impl FnMut(&str)) {
+fn each_name(hint: &AnyValue<'_>, visit: impl FnMut(&str)) {
     match hint {
-        AnyValue::Str(text) => text
-            .split(',')
-            .map(str::trim)
-            .filter(|name| !name.is_empty())
-            .for_each(visit),
+        AnyValue::Str(text) => {
+            let names = text.split(',').map(str::trim);
+            names.filter(|name| !name.is_empty()).take(MAX_HINTED).for_each(visit);
+        }
         AnyValue::Array(values) => {
-            for value in values.iter() {
-                if let Some(name) = value.as_str() {
-                    visit(name);
-                }
-            }
+            let values: Vec<AnyValue<'_>> = values.iter().take(MAX_HINTED).collect();
+            values.iter().filter_map(AnyValue::as_str).for_each(visit);
         }
         _ => {}
     }

@@ -207,10 +207,8 @@ fn exponential(out: &mut Vec<u8>, histogram: &Histogram) -> Result<(), BadNative
             let buckets = side.buckets()?;
             let Some((first, _)) = buckets.first() else { continue };
             // OTLP's bucket 0 begins where Prometheus' ends.
-            let offset = first - 1;
-            if i32::try_from(offset).is_err() {
-                return Err(BadNative::TooWide);
-            }
+            let offset = first.checked_sub(1).filter(|offset| i32::try_from(*offset).is_ok());
+            let offset = offset.ok_or(BadNative::TooWide)?;
             wire::put_tag(out, number, BYTES);
             let open = wire::open_length(out, 2 * buckets.len());
             wire::put_tag(out, 1, VARINT);
@@ -337,4 +335,30 @@ fn whole(value: f64) -> Result<u64, BadNative> {
 
 fn unzigzag(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_at_the_end_of_all_numbers_is_too_wide() {
+        for offset in [i64::MIN, i64::MIN + 1, i64::from(i32::MIN), i64::from(i32::MAX) + 2] {
+            let positive = Side {
+                spans: vec![(offset, 1)],
+                deltas: vec![1],
+                counts: Vec::new(),
+            };
+            let histogram = Histogram {
+                count: Number::Int(1),
+                positive,
+                ..Histogram::default()
+            };
+            assert_eq!(
+                exponential(&mut Vec::new(), &histogram),
+                Err(BadNative::TooWide),
+                "{offset}"
+            );
+        }
+    }
 }

@@ -169,7 +169,9 @@ fn quoted(text: &str, at: usize) -> Result<(Word, usize), Mistake> {
                     };
                     let digits: String = chars.by_ref().take(count).map(|(_, c)| c).collect();
                     let read = u32::from_str_radix(&digits, 16).ok().and_then(char::from_u32);
-                    match read.filter(|_| digits.len() == count) {
+                    // A sign is no digit, though Rust reads one.
+                    let is_hex = digits.len() == count && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+                    match read.filter(|_| is_hex) {
                         Some(c) => out.push(c),
                         None => {
                             let message = format!("`\\{kind}` needs {count} hexadecimal digits of a character");

@@ -124,6 +124,11 @@ fn what_is_said_of_wrong_statements() {
         ),
         (
             Context::Span,
+            r#"set(name, "\x+1")"#,
+            "12: `\\x` needs 2 hexadecimal digits of a character",
+        ),
+        (
+            Context::Span,
             r#"replace_pattern(name, "a", "b", SHA257)"#,
             "33: there is no function `SHA257` that takes one value [did you mean `SHA256`?]",
         ),

@@ -1,5 +1,7 @@
 //! Points become series: what is one histogram in OTLP is a series per bucket, and one each for sum and count.
 
+use std::cmp::Ordering::{Equal, Less};
+
 use model::view::list::Packed;
 use model::view::metrics::{
     Data, Exemplar, ExponentialHistogramPoint, HistogramPoint, Metric, Number, NumberPoint, SummaryPoint,
@@ -11,6 +13,7 @@ use super::native;
 use super::request::Writer;
 use super::series::SeriesSet;
 use super::{Encoded, Options, Rejected};
+use crate::max_made_bytes;
 use crate::prometheus::labels::{Labels, Pairs};
 use crate::prometheus::{FLAG_NO_RECORDED_VALUE, Kind, STALE_NAN, TEMPORALITY_CUMULATIVE, millis, naming, number};
 
@@ -30,6 +33,8 @@ pub struct Encoder {
     writer: Writer,
     rejected: Rejected,
     newest_unix_nano: u64,
+    /// What labels may still take: those of a histogram stand in the series of each of its buckets.
+    left_bytes: usize,
 }
 
 /// The names that a metric's series have, as encoded labels.
@@ -181,6 +186,7 @@ impl Encoder {
             writer: Writer::default(),
             rejected: Rejected::default(),
             newest_unix_nano: 0,
+            left_bytes: 0,
             options,
         }
     }
@@ -190,6 +196,7 @@ impl Encoder {
         self.set.clear();
         self.bounds = Bounds::default();
         self.rejected = Rejected::default();
+        self.left_bytes = max_made_bytes(payload.len());
         for group in resource_metrics(payload) {
             let resource = group.owner();
             self.labels.resource(&resource);
@@ -288,11 +295,19 @@ impl Encoder {
         }
     }
 
-    /// Prepares a point's labels.
-    fn begin(&mut self, attributes: &Attributes<'_>, extra: &str, time_unix_nano: u64) {
-        self.newest_unix_nano = self.newest_unix_nano.max(time_unix_nano);
+    /// Prepares the labels of a point that becomes so many series; `false` if with them there is more than is made of one payload.
+    fn begin(&mut self, attributes: &Attributes<'_>, extra: &str, time_unix_nano: u64, series: usize) -> bool {
         let pairs = self.labels.point(attributes);
         self.point.set(&mut self.set, pairs, extra);
+        let name_bytes = self.metric.plain.len().max(self.metric.bucket.len());
+        let bytes = (self.point.encoded.len() + name_bytes).saturating_mul(series);
+        let Some(left) = self.left_bytes.checked_sub(bytes) else {
+            self.rejected.too_large += 1;
+            return false;
+        };
+        self.left_bytes = left;
+        self.newest_unix_nano = self.newest_unix_nano.max(time_unix_nano);
+        true
     }
 
     fn created(&mut self, start_unix_nano: u64, time_ms: i64) {
@@ -313,7 +328,9 @@ impl Encoder {
                 return;
             }
         };
-        self.begin(&point.attributes, "", point.time_unix_nano);
+        if !self.begin(&point.attributes, "", point.time_unix_nano, 2) {
+            return;
+        }
         let time_ms = millis(point.time_unix_nano);
         let start_ms = if kind.counts() {
             millis(point.start_unix_nano)
@@ -335,7 +352,11 @@ impl Encoder {
     }
 
     fn histogram(&mut self, point: &HistogramPoint<'_>) {
-        self.begin(&point.attributes, "le", point.time_unix_nano);
+        // Beside the buckets one that has all, sum, count and the time of creation.
+        let series = point.explicit_bounds.doubles().count() + 4;
+        if !self.begin(&point.attributes, "le", point.time_unix_nano, series) {
+            return;
+        }
         let time_ms = millis(point.time_unix_nano);
         let start_ms = millis(point.start_unix_nano);
         let ended = point.flags & FLAG_NO_RECORDED_VALUE != 0;
@@ -381,10 +402,9 @@ impl Encoder {
         self.created(point.start_unix_nano, time_ms);
         let buckets = std::mem::take(&mut self.buckets);
         self.exemplars(&point.exemplars, |value| {
-            buckets
-                .iter()
-                .find(|(bound, _)| value <= *bound)
-                .map(|(_, series)| *series)
+            // Bounds ascend, and a point may have as many exemplars as buckets. NaN is in none.
+            let at = buckets.partition_point(|(bound, _)| !matches!(value.partial_cmp(bound), Some(Less | Equal)));
+            buckets.get(at).map(|(_, series)| *series)
         });
         self.buckets = buckets;
     }
@@ -397,7 +417,10 @@ impl Encoder {
             return;
         }
         let body = start..self.set.bytes.len();
-        self.begin(&point.attributes, "", point.time_unix_nano);
+        if !self.begin(&point.attributes, "", point.time_unix_nano, 2) {
+            self.set.bytes.truncate(start);
+            return;
+        }
         let time_ms = millis(point.time_unix_nano);
         let Encoder {
             set,
@@ -416,7 +439,14 @@ impl Encoder {
     }
 
     fn summary(&mut self, point: &SummaryPoint<'_>) {
-        self.begin(&point.attributes, "quantile", point.time_unix_nano);
+        if !self.begin(
+            &point.attributes,
+            "quantile",
+            point.time_unix_nano,
+            point.quantiles.count() + 3,
+        ) {
+            return;
+        }
         let time_ms = millis(point.time_unix_nano);
         let start_ms = millis(point.start_unix_nano);
         let ended = point.flags & FLAG_NO_RECORDED_VALUE != 0;

@@ -66,11 +66,13 @@ pub struct Rejected {
     pub duplicate: u32,
     /// Exponential histograms coarser than Prometheus has them, or with buckets beyond any number.
     pub scale: u32,
+    /// With labels that, written out for each series, are more than is made of one payload.
+    pub too_large: u32,
 }
 
 impl Rejected {
     pub fn total(&self) -> u32 {
-        self.temporality + self.no_value + self.duplicate + self.scale
+        self.temporality + self.no_value + self.duplicate + self.scale + self.too_large
     }
 
     /// In words, for the sender.
@@ -88,6 +90,10 @@ impl Rejected {
             (
                 self.scale,
                 "of an exponential histogram whose scale Prometheus does not have",
+            ),
+            (
+                self.too_large,
+                "with labels that, written out for each series, are larger than what is made of one batch",
             ),
         ];
         let said: Vec<String> = reasons

@@ -325,6 +325,62 @@ fn histograms_and_summaries() {
 }
 
 #[test]
+fn long_labels_of_many_buckets_are_not_written_for_each() {
+    let large = "x".repeat(100_000);
+    let point = |attributes: &[(&str, &str)]| HistogramDataPoint {
+        attributes: pairs(attributes),
+        time_unix_nano: T,
+        bucket_counts: vec![1; 1_001],
+        explicit_bounds: (0..1_000).map(f64::from).collect(),
+        ..HistogramDataPoint::default()
+    };
+    let histogram = Data::Histogram(Histogram {
+        data_points: vec![point(&[("large", &large)]), point(&[])],
+        aggregation_temporality: 2,
+    });
+    let metric = Metric {
+        name: "h".into(),
+        data: Some(histogram),
+        ..Metric::default()
+    };
+    let payload = request(&[], vec![metric]).encode_to_vec();
+    let encoded = Encoder::new(Options::default()).encode(&payload);
+    assert_eq!((encoded.rejected.too_large, encoded.rejected.total()), (1, 1));
+    assert_eq!(encoded.requests.iter().map(|request| request.points).sum::<u32>(), 1);
+}
+
+#[test]
+fn a_histogram_may_have_as_many_exemplars_as_buckets() {
+    let of = |value: f64| Exemplar {
+        time_unix_nano: T,
+        value: Some(exemplar::Value::AsDouble(value)),
+        ..Exemplar::default()
+    };
+    let point = HistogramDataPoint {
+        time_unix_nano: T,
+        bucket_counts: vec![1; 3],
+        explicit_bounds: vec![0.0, 1.0],
+        exemplars: [-1.0, 0.0, 0.5, 1.0, 2.0, f64::INFINITY, f64::NAN].map(of).to_vec(),
+        ..HistogramDataPoint::default()
+    };
+    let histogram = Data::Histogram(Histogram {
+        data_points: vec![point],
+        aggregation_temporality: 2,
+    });
+    let metric = Metric {
+        name: "h".into(),
+        data: Some(histogram),
+        ..Metric::default()
+    };
+    let (lines, _) = encode(&Options::default(), &request(&[], vec![metric]));
+    let of_bucket = |le: &str| {
+        let bucket = format!("le=\"{le}\" #");
+        lines.iter().filter(|line| line.contains(&bucket)).count()
+    };
+    assert_eq!(["0.0", "1.0", "+Inf"].map(of_bucket), [2, 2, 2], "{lines:?}");
+}
+
+#[test]
 fn exponential_histograms() {
     let point = |scale, positive: (i32, Vec<u64>), negative: (i32, Vec<u64>)| ExponentialHistogramDataPoint {
         time_unix_nano: T,

@@ -15,8 +15,15 @@ fuzz_target!(|data: &[u8]| {
     for api in [Api::Produce, Api::ProduceZstd] {
         if let Ok((all, _)) = produced(api, body) {
             assert!(22 * all.len() <= body.len());
+            // A topic's name stands once, before all of its partitions.
+            let names = all.chunk_by(|one, next| std::ptr::eq(&*one.topic, &*next.topic));
+            assert!(names.map(|of_topic| of_topic[0].topic.len()).sum::<usize>() < body.len());
         }
     }
-    let _ = sasl_handshake(body);
-    let _ = sasl_authenticate(body);
+    if let Ok((_, mechanisms)) = sasl_handshake(body) {
+        assert!(mechanisms.iter().map(|name| 2 + name.len()).sum::<usize>() <= body.len());
+    }
+    if let Ok((_, words, step)) = sasl_authenticate(body) {
+        assert!(words.len() + step.len() < body.len());
+    }
 });

@@ -18,14 +18,18 @@ fuzz_target!(|data: &[u8]| {
     let on = which & 2 == 0;
     let options = Options {
         encoding: if which & 4 == 0 { Encoding::Protobuf } else { Encoding::Json },
-        format: if on { Format::Raw } else { Format::Logfmt },
+        format: match which >> 3 & 3 {
+            0 => Format::Json,
+            1 => Format::Logfmt,
+            _ => Format::Raw,
+        },
         default_labels: DefaultLabels { exporter: on, job: on, instance: on, level: on },
         structured_metadata: on,
         received_at_unix_nano: 1,
     };
-    let all = pushes(&canonical.payload, &options);
-    assert_eq!(all.iter().map(|push| push.records).sum::<u32>(), canonical.items);
-    for push in all {
+    let pushes = pushes(&canonical.payload, &options);
+    assert_eq!(pushes.all.iter().map(|push| push.records).sum::<u32>() + pushes.rejected, canonical.items);
+    for push in pushes.all {
         let back = if which & 4 == 0 { from_protobuf(&push.body, 1) } else { from_json(&push.body, 1) };
         back.expect("what we write, we read");
     }

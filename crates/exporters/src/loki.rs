@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Attributes with names of `loki.*` are hints: `loki.resource.labels` and `loki.attribute.labels` name the attributes that become labels,
-//! `loki.tenant` one whose value is the tenant, and `loki.format` is `json`, `logfmt` or `raw`.
+//! `loki.tenant` one whose value is the tenant, and `loki.format` is `json`, `logfmt` or `raw`. Of a hint's names the first 100 count.
 //!
 //! Source: Loki's HTTP API, "Ingest logs"; README of the collector's `loki` exporter.
 

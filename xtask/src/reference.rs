@@ -260,6 +260,11 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
         "Config",
         &["crates/net/src/auth/bearer.rs"],
     ),
+    (
+        "Extension `headers_setter`",
+        "Config",
+        &["crates/net/src/auth/headers_setter.rs"],
+    ),
     ("`service.journal`", "JournalSettings", &[DOCUMENT]),
     (
         "`service.telemetry`",

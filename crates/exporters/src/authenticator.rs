@@ -5,9 +5,13 @@ use pipeline::config::{Problems, Section};
 
 /// Settings of the extension that a section belongs to.
 pub fn settings(extension: &Section<'_>) -> Result<auth::Settings, Problems> {
-    let settings = match auth::basic::NAMES.contains(&extension.component.id.kind()) {
-        true => auth::Settings::Basic(extension.parse()?),
-        false => auth::Settings::Bearer(extension.parse()?),
+    let kind = extension.component.id.kind();
+    let settings = if auth::basic::NAMES.contains(&kind) {
+        auth::Settings::Basic(extension.parse()?)
+    } else if auth::headers_setter::NAMES.contains(&kind) {
+        auth::Settings::Headers(extension.parse()?)
+    } else {
+        auth::Settings::Bearer(extension.parse()?)
     };
     settings
         .check()

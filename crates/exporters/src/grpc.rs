@@ -10,6 +10,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::header::TE;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::Full;
+use model::Meta;
 use model::wire::{Fields, Payload};
 use net::auth;
 use net::dial::{Answer, Client, Target};
@@ -57,8 +58,13 @@ impl Calls {
         })
     }
 
-    /// Calls `package.Service/Method` with one message that holds `items` items. The answer's message, or what has become of the items.
-    pub async fn call(&self, method: &str, packed: Packed, items: u32) -> Result<Bytes, Outcome> {
+    /// The request headers that go out again, in lower case.
+    pub fn metadata_keys(&self) -> Vec<Arc<str>> {
+        self.auth.as_ref().map(|auth| auth.metadata_keys()).unwrap_or_default()
+    }
+
+    /// Calls `package.Service/Method` with one message that holds `items` items, which arrived so. The answer's message, or what has become of the items.
+    pub async fn call(&self, method: &str, packed: Packed, meta: &Meta, items: u32) -> Result<Bytes, Outcome> {
         let mut frame = BytesMut::with_capacity(FRAME_BYTES + packed.bytes.len());
         frame.put_u8(u8::from(packed.encoding.is_some()));
         let Ok(length) = u32::try_from(packed.bytes.len()) else {
@@ -90,7 +96,7 @@ impl Calls {
                 .insert("grpc-encoding", HeaderValue::from_static(encoding));
         }
         if let Some(auth) = &self.auth {
-            auth.sign(request.headers_mut());
+            auth.sign(request.headers_mut(), &meta.headers);
         }
         match self.client.send(request).await {
             Ok(answer) => message(&answer, items, &self.client.address()),

@@ -10,6 +10,7 @@
 //!
 //! Sources: the OpenTelemetry specification, "OpenTelemetry to Jaeger Transformation"; jaeger-idl, `proto/api_v2/collector.proto`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use codec::jaeger::posts;
@@ -83,7 +84,7 @@ impl Jaeger {
         }
         for post in posts.all {
             let packed = pack_text(post.message, self.packing);
-            if let Err(outcome) = self.calls.call(METHOD, packed, post.spans).await {
+            if let Err(outcome) = self.calls.call(METHOD, packed, &batch.meta, post.spans).await {
                 all = together(all, outcome);
             }
             if matches!(all, Outcome::Retry { .. }) {
@@ -97,6 +98,10 @@ impl Jaeger {
 impl Exporter for Jaeger {
     fn takes(&self, signal: Signal) -> bool {
         SIGNALS.contains(&signal)
+    }
+
+    fn metadata_keys(&self) -> Vec<Arc<str>> {
+        self.calls.metadata_keys()
     }
 
     fn export(&self, batch: Batch) -> BoxFuture<'_, Outcome> {

@@ -293,6 +293,8 @@ fn timeout(config: &Config) -> Duration {
 /// Sends to one of several backends.
 pub struct LoadBalancing {
     routing_key: Option<RoutingKey>,
+    /// The same for all backends.
+    metadata_keys: Vec<Arc<str>>,
     template: crate::sender::Shared,
     retry: Retry,
     timeout: Duration,
@@ -397,10 +399,11 @@ impl LoadBalancing {
             },
             shared: template.clone(),
         };
-        Otlp::new(&probe)?;
+        let metadata_keys = Otlp::new(&probe)?.metadata_keys();
         let backends = Backends::new(names, &Backends::default(), &template, &retry)?;
         Ok(LoadBalancing {
             routing_key: config.own.routing_key,
+            metadata_keys,
             timeout: timeout(config),
             dns: resolver.dns.clone(),
             looked_up: tokio::sync::Mutex::default(),
@@ -527,9 +530,11 @@ impl LoadBalancing {
             why: None,
         });
         // Divided anew: the backends may be others than at the last attempt.
-        let Some(left) = attempt.work().left() else {
+        let Some(mut left) = attempt.work().left() else {
             return attempt.finish().outcome();
         };
+        // Another pipeline may have begun with the same bytes, and keep other headers.
+        left.meta = Arc::clone(&batch.meta);
         let (shares, order) = self.shares(&left, &backends.ring);
         let mut sent: FuturesUnordered<_> = shares
             .iter()
@@ -605,6 +610,10 @@ impl Exporter for LoadBalancing {
             RoutingKey::Metric => signal == Signal::Metrics,
             RoutingKey::Service | RoutingKey::Resource => true,
         }
+    }
+
+    fn metadata_keys(&self) -> Vec<Arc<str>> {
+        self.metadata_keys.clone()
     }
 
     fn export(&self, batch: Batch) -> BoxFuture<'_, Outcome> {

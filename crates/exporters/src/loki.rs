@@ -13,11 +13,12 @@
 //!
 //! Source: Loki's HTTP API, "Ingest logs"; README of the collector's `loki` exporter.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use codec::loki::{self, Options, Push, pushes};
 use http::{HeaderName, HeaderValue};
-use model::{Batch, Signal};
+use model::{Batch, Meta, Signal};
 use net::dial::{Answer, Target};
 use pipeline::config::{Problems, Section};
 use pipeline::{BoxFuture, Exporter, Outcome, Reason};
@@ -234,7 +235,7 @@ impl Loki {
             all = Outcome::rejected(Reason::TooLarge, message, pushes.rejected);
         }
         for push in pushes.all {
-            all = together(all, self.push(push).await);
+            all = together(all, self.push(push, &batch.meta).await);
             if matches!(all, Outcome::Retry { .. }) {
                 break;
             }
@@ -242,7 +243,7 @@ impl Loki {
         all
     }
 
-    async fn push(&self, push: Push) -> Outcome {
+    async fn push(&self, push: Push, meta: &Meta) -> Outcome {
         let hinted = push.tenant.as_deref().map(HeaderValue::from_str).transpose();
         let Ok(hinted) = hinted else {
             let message = "the tenant that `loki.tenant` names is nothing that a header can carry";
@@ -262,7 +263,7 @@ impl Loki {
         };
         match self
             .address
-            .ask_with(packed, tenant.map(|tenant| (TENANT, tenant)))
+            .ask_with(packed, meta, tenant.map(|tenant| (TENANT, tenant)))
             .await
         {
             Ok(answer) => (self.address.unauthorized(&answer)).unwrap_or_else(|| outcome(&answer, push.records)),
@@ -277,6 +278,10 @@ impl Loki {
 impl Exporter for Loki {
     fn takes(&self, signal: Signal) -> bool {
         SIGNALS.contains(&signal)
+    }
+
+    fn metadata_keys(&self) -> Vec<Arc<str>> {
+        self.address.metadata_keys()
     }
 
     fn export(&self, batch: Batch) -> BoxFuture<'_, Outcome> {

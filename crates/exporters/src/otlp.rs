@@ -12,6 +12,7 @@
 //!
 //! Source: the OpenTelemetry Protocol Specification, "OTLP/gRPC".
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::{Batch, Compression, Signal};
@@ -64,7 +65,8 @@ impl Otlp {
 
     async fn call(&self, batch: Batch) -> Outcome {
         let method = format!("{}/Export", service(batch.signal));
-        match self.calls.call(&method, pack(&batch, self.packing), batch.items).await {
+        let packed = pack(&batch, self.packing);
+        match self.calls.call(&method, packed, &batch.meta, batch.items).await {
             Ok(message) => outcome_of(&message),
             Err(outcome) => outcome,
         }
@@ -78,6 +80,10 @@ impl Exporter for Otlp {
 
     fn packs(&self) -> Option<Compression> {
         self.packing.compression()
+    }
+
+    fn metadata_keys(&self) -> Vec<Arc<str>> {
+        self.calls.metadata_keys()
     }
 
     fn export(&self, batch: Batch) -> BoxFuture<'_, Outcome> {

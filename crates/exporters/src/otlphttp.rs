@@ -9,6 +9,7 @@
 //!
 //! Source: the OpenTelemetry Protocol Specification, "OTLP/HTTP Response".
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::{Batch, Compression, Signal};
@@ -148,7 +149,7 @@ impl OtlpHttp {
                 self.packing,
             ),
         };
-        match (address.post(packed, batch.items).await, self.encoding) {
+        match (address.post(packed, &batch.meta, batch.items).await, self.encoding) {
             (Ok(answer), Encoding::Proto) => outcome_of(&answer.body),
             (Ok(answer), Encoding::Json) => outcome_of_json(&answer.body),
             (Err(outcome), _) => outcome,
@@ -166,6 +167,12 @@ impl Exporter for OtlpHttp {
             Encoding::Proto => self.packing.compression(),
             Encoding::Json => None,
         }
+    }
+
+    fn metadata_keys(&self) -> Vec<Arc<str>> {
+        // All have the same authenticator.
+        let mut addresses = self.addresses.iter().flatten();
+        addresses.next().map(Address::metadata_keys).unwrap_or_default()
     }
 
     fn export(&self, batch: Batch) -> BoxFuture<'_, Outcome> {

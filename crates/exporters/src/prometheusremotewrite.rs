@@ -22,7 +22,7 @@ use bytes::Bytes;
 use codec::prometheus::naming::Strategy;
 use codec::remote_write::{self, Encoder, Rejected, Version};
 use http::HeaderMap;
-use model::{Batch, Signal};
+use model::{Batch, Meta, Signal};
 use net::dial::{Answer, Target};
 use pipeline::config::{Problems, Section};
 use pipeline::sending::Sending;
@@ -258,6 +258,8 @@ pub struct RemoteWrite {
 struct Work {
     /// Which batch it is: a repetition has the same bytes at the same place, and holding them keeps the place theirs.
     payload: Bytes,
+    /// What goes out with each of its requests may be of what came in with the batch.
+    meta: Arc<Meta>,
     rejected: Rejected,
     requests: Vec<Part>,
     answers: Mutex<Vec<Option<Settled>>>,
@@ -319,7 +321,9 @@ impl RemoteWrite {
     fn work(&self, batch: &Batch) -> Arc<Work> {
         let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
         let same = |work: &&Arc<Work>| {
-            work.payload.as_ptr() == batch.payload.as_ptr() && work.payload.len() == batch.payload.len()
+            let is_there = (work.payload.as_ptr(), work.payload.len()) == (batch.payload.as_ptr(), batch.payload.len());
+            // Two pipelines may send the same bytes and keep different headers.
+            is_there && work.meta.headers == batch.meta.headers
         };
         if let Some(known) = unfinished.iter().find(same) {
             return Arc::clone(known);
@@ -344,6 +348,7 @@ impl RemoteWrite {
         let requests: Vec<Part> = encoded.requests.into_iter().map(part).collect();
         let work = Arc::new(Work {
             payload: batch.payload.clone(),
+            meta: Arc::clone(&batch.meta),
             rejected: encoded.rejected,
             answers: Mutex::new(requests.iter().map(|_| None).collect()),
             requests,
@@ -424,7 +429,7 @@ async fn send(address: &Address, work: &Work, at: usize, version: Version) -> Re
         bytes: part.bytes.clone(),
         encoding: Some("snappy"),
     };
-    let answer = match address.ask(packed).await {
+    let answer = match address.ask(packed, &work.meta).await {
         Ok(answer) => answer,
         Err(error) => {
             tracing::warn!("{error}; it is tried again");
@@ -497,6 +502,10 @@ impl Exporter for RemoteWrite {
 
     fn active_series(&self) -> Option<u64> {
         Some(self.active.count())
+    }
+
+    fn metadata_keys(&self) -> Vec<Arc<str>> {
+        self.address.metadata_keys()
     }
 
     fn export(&self, batch: Batch) -> BoxFuture<'_, Outcome> {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
-use model::{Batch, Compression};
+use model::{Batch, Compression, Meta};
 use net::auth::{self, Auth, AuthError};
 use net::dial::{Answer, Client, DialConfigError, DialError, Target, headers};
 use net::proxy::{Proxy, ProxyError};
@@ -272,13 +272,23 @@ impl Address {
         })
     }
 
-    /// Posts a payload. The answer, whatever it says.
-    pub async fn ask(&self, packed: Packed) -> Result<Answer, DialError> {
-        self.ask_with(packed, None).await
+    /// The request headers that go out again, in lower case.
+    pub fn metadata_keys(&self) -> Vec<Arc<str>> {
+        self.auth.as_ref().map(|auth| auth.metadata_keys()).unwrap_or_default()
+    }
+
+    /// Posts a payload of data that arrived so. The answer, whatever it says.
+    pub async fn ask(&self, packed: Packed, meta: &Meta) -> Result<Answer, DialError> {
+        self.ask_with(packed, meta, None).await
     }
 
     /// The same with a header more.
-    pub async fn ask_with(&self, packed: Packed, more: Option<(HeaderName, HeaderValue)>) -> Result<Answer, DialError> {
+    pub async fn ask_with(
+        &self,
+        packed: Packed,
+        meta: &Meta,
+        more: Option<(HeaderName, HeaderValue)>,
+    ) -> Result<Answer, DialError> {
         let mut request = Request::new(Full::new(packed.bytes));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
@@ -292,7 +302,7 @@ impl Address {
             request.headers_mut().insert(name, value);
         }
         if let Some(auth) = &self.auth {
-            auth.sign(request.headers_mut());
+            auth.sign(request.headers_mut(), &meta.headers);
         }
         self.client.send(request).await
     }
@@ -304,8 +314,8 @@ impl Address {
     }
 
     /// Posts a payload of `items` items. The answer, if it is a success; else what has become of the batch.
-    pub async fn post(&self, packed: Packed, items: u32) -> Result<Answer, Outcome> {
-        match self.ask(packed).await {
+    pub async fn post(&self, packed: Packed, meta: &Meta, items: u32) -> Result<Answer, Outcome> {
+        match self.ask(packed, meta).await {
             Ok(answer) => match self.unauthorized(&answer) {
                 Some(outcome) => Err(outcome),
                 None => success(answer, items),

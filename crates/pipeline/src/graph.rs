@@ -20,7 +20,7 @@ use crate::intake::{Intake, Routes};
 use crate::keeping::Keeping;
 use crate::ledger::{Ledger, ReaderBook};
 use crate::line::{Appender, End, Line};
-use crate::metadata::Kept;
+use crate::metadata::{self, Kept};
 use crate::processors::Take;
 use crate::reader::{Phase, ReaderTask, Source};
 use crate::recent::{RECENT_BYTES, Recent};
@@ -153,6 +153,7 @@ impl Graph {
         in_order_of_flow(&mut pipelines);
         for pipeline in &pipelines {
             let kept = Arc::new(Kept::of(pipeline, &pipelines));
+            metadata::warn_of_lost(pipeline);
             let end = builder.end_of(pipeline, &kept)?;
             builder.start_processors(&pipeline.in_request);
             if let Some(book) = kept.book() {

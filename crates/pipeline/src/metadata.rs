@@ -156,6 +156,23 @@ impl Values {
     }
 }
 
+/// Headers that an exporter of the pipeline sends on and its `batch` processor does not keep: they never arrive, which is hardly meant.
+pub(crate) fn warn_of_lost(pipeline: &PipelinePart) {
+    let Some(apart) = &pipeline.take.apart else { return };
+    for part in &pipeline.exporters {
+        let Sink::Exporter(exporter) = &part.sink else { continue };
+        let lost: Vec<Arc<str>> = sorted(exporter.metadata_keys());
+        for key in lost.iter().filter(|key| !apart.keys.contains(key)) {
+            tracing::warn!(
+                pipeline = &*pipeline.name,
+                exporter = &*part.name,
+                "the header `{key}` is to be sent on, but the processor `{}` does not keep it: add it to its metadata_keys",
+                apart.book.processor
+            );
+        }
+    }
+}
+
 /// The names that a pipeline's records carry.
 fn kept_by(pipeline: &PipelinePart, all: &[PipelinePart]) -> Vec<Arc<str>> {
     if let Some(apart) = &pipeline.take.apart {

@@ -11,9 +11,13 @@ pub(crate) fn look_up(section: &Section<'_>, path: &[&str], auth: &mut Option<Au
     let Some(named) = auth.take() else { return Ok(()) };
     let path = [path, &["auth", "authenticator"]].concat();
     let extension = section.extension(&path, &named.authenticator, auth::Settings::is_kind)?;
-    let settings = match auth::basic::NAMES.contains(&extension.component.id.kind()) {
-        true => auth::Settings::Basic(extension.parse()?),
-        false => auth::Settings::Bearer(extension.parse()?),
+    let kind = extension.component.id.kind();
+    let settings = if auth::basic::NAMES.contains(&kind) {
+        auth::Settings::Basic(extension.parse()?)
+    } else if auth::headers_setter::NAMES.contains(&kind) {
+        auth::Settings::Headers(extension.parse()?)
+    } else {
+        auth::Settings::Bearer(extension.parse()?)
     };
     settings
         .check()

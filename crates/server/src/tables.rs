@@ -318,6 +318,12 @@ const EXTENSIONS: &[Kind<ExtensionSettings>] = &[
         signals: &[],
         parse: authenticator,
     },
+    Kind {
+        name: "headers_setter",
+        also: &[],
+        signals: &[],
+        parse: authenticator,
+    },
 ];
 
 fn authenticator(section: &Section<'_>) -> Result<ExtensionSettings, Problems> {

@@ -5,6 +5,7 @@
 
 pub mod basic;
 pub mod bearer;
+pub mod headers_setter;
 mod held;
 
 use std::fmt;
@@ -19,7 +20,7 @@ pub use held::FileError;
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Auth {
-    /// The extension `basicauth` or `bearertokenauth`, with its name if it has one; `service.extensions` must list it.
+    /// The extension `basicauth`, `bearertokenauth` or, for exporters, `headers_setter`, with its name if it has one; `service.extensions` must list it.
     pub authenticator: String,
     #[serde(skip)]
     settings: Option<Settings>,
@@ -38,6 +39,7 @@ impl Auth {
         match self.settings()? {
             Settings::Basic(config) => config.client().map(Client::Basic),
             Settings::Bearer(config) => config.client().map(Client::Bearer),
+            Settings::Headers(config) => Ok(Client::Headers(config.client()?)),
         }
     }
 
@@ -46,6 +48,7 @@ impl Auth {
         let of = match self.settings()? {
             Settings::Basic(config) => Of::Basic(config.server()?),
             Settings::Bearer(config) => Of::Bearer(config.server()?),
+            Settings::Headers(_) => return Err(AuthError::Settings(ASKS_NOBODY.to_owned())),
         };
         Ok(Server(Arc::new(of)))
     }
@@ -58,11 +61,15 @@ impl Auth {
     }
 }
 
+/// Why `headers_setter` is none of a receiver's.
+const ASKS_NOBODY: &str = "it sets headers of requests that go out, and asks nobody who sends";
+
 /// The settings of one authenticator.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Settings {
     Basic(basic::Config),
     Bearer(bearer::Config),
+    Headers(headers_setter::Config),
 }
 
 /// What somebody wants of an authenticator.
@@ -77,7 +84,7 @@ pub enum Side {
 impl Settings {
     /// What an extension of this name is read as.
     pub fn is_kind(kind: &str) -> bool {
-        basic::NAMES.contains(&kind) || bearer::NAMES.contains(&kind)
+        basic::NAMES.contains(&kind) || bearer::NAMES.contains(&kind) || headers_setter::NAMES.contains(&kind)
     }
 
     /// What is wrong with it. Files are not looked at.
@@ -85,6 +92,7 @@ impl Settings {
         match self {
             Settings::Basic(config) => config.check(),
             Settings::Bearer(config) => config.check(),
+            Settings::Headers(config) => config.check(),
         }
     }
 
@@ -97,6 +105,7 @@ impl Settings {
             (Settings::Basic(config), Side::Server) if config.htpasswd.is_none() => {
                 Err("it has no `htpasswd`, and so nobody whom it would let in")
             }
+            (Settings::Headers(_), Side::Server) => Err(ASKS_NOBODY),
             _ => Ok(()),
         }
     }
@@ -132,19 +141,29 @@ impl From<Mistake> for AuthError {
     }
 }
 
-/// Says who we are.
+/// Says who we are, or for whom we send.
 #[derive(Debug)]
 pub enum Client {
     Basic(basic::Client),
     Bearer(bearer::Client),
+    Headers(headers_setter::Client),
 }
 
 impl Client {
-    /// Puts it into a request, in place of what is there under that name.
-    pub fn sign(&self, headers: &mut HeaderMap) {
+    /// The request headers that it passes on, in lower case.
+    pub fn metadata_keys(&self) -> Vec<Arc<str>> {
+        match self {
+            Client::Basic(_) | Client::Bearer(_) => Vec::new(),
+            Client::Headers(client) => client.metadata_keys(),
+        }
+    }
+
+    /// Puts it into a request, in place of what is there under that name. `metadata` is what the requests carried whose data is sent.
+    pub fn sign(&self, headers: &mut HeaderMap, metadata: &[(Arc<str>, Arc<str>)]) {
         let (name, mut value) = match self {
             Client::Basic(client) => (http::header::AUTHORIZATION, client.value()),
             Client::Bearer(client) => client.header(),
+            Client::Headers(client) => return client.apply(headers, metadata),
         };
         // Neither HTTP/2's table of headers nor a log line is to keep it.
         value.set_sensitive(true);

@@ -26,7 +26,7 @@ fn client(username: &str, password: &str) -> Client {
 
 fn sent(client: &Client) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    client.sign(&mut headers);
+    client.sign(&mut headers, &[]);
     headers
 }
 
@@ -285,4 +285,102 @@ fn nobody_is_let_in_by_a_name_that_was_not_looked_up() {
     assert!(auth.server().is_err() && auth.client().is_err());
     let sender = Settings::Basic(htpasswd("a:b", None));
     assert!(sender.serves(Side::Server).is_ok() && sender.serves(Side::Client).is_err());
+}
+
+/// The headers that a request with these goes out with, in order of their names, or what is wrong with the steps.
+fn set(steps: &str, before: &[(&'static str, &str)], metadata: &[(&str, &str)]) -> Result<Vec<String>, String> {
+    let config: headers_setter::Config = serde_json::from_str(&format!("{{\"headers\": [{steps}]}}")).unwrap();
+    config.check().map_err(|mistake| mistake.why)?;
+    let client = Client::Headers(config.client().unwrap());
+    let mut headers = HeaderMap::new();
+    for (name, value) in before {
+        headers.insert(*name, value.parse().unwrap());
+    }
+    let metadata: Vec<(Arc<str>, Arc<str>)> = metadata
+        .iter()
+        .map(|(name, value)| ((*name).into(), (*value).into()))
+        .collect();
+    client.sign(&mut headers, &metadata);
+    assert!(!format!("{client:?}{config:?}").contains("hunter2"));
+    let mut out: Vec<String> = headers
+        .iter()
+        .map(|(name, value)| format!("{name}={}", value.to_str().unwrap()))
+        .collect();
+    out.sort();
+    Ok(out)
+}
+
+#[test]
+fn headers_are_set_as_each_action_says() {
+    let there = [("a", "before")];
+    let value = |key: &str, action: &str| format!(r#"{{"key": "{key}", "action": "{action}", "value": "hunter2"}}"#);
+    for (action, a, b) in [
+        ("insert", "a=before", "b=hunter2"),
+        ("update", "a=hunter2", ""),
+        ("upsert", "a=hunter2", "b=hunter2"),
+    ] {
+        let steps = format!("{}, {}", value("A", action), value("B", action));
+        let expect: Vec<&str> = [a, b].into_iter().filter(|line| !line.is_empty()).collect();
+        assert_eq!(set(&steps, &there, &[]).unwrap(), expect, "{action}");
+    }
+    assert!(
+        set(r#"{"key": "a", "action": "delete"}"#, &there, &[])
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[test]
+fn headers_are_passed_on_and_never_made_up() {
+    let passed = r#"{"key": "X-Scope-OrgID", "from_context": "X-Tenant"}"#;
+    let came = [("x-other", "no"), ("x-tenant", "one"), ("x-tenant", "two")];
+    assert_eq!(set(passed, &[], &came[..2]).unwrap(), ["x-scope-orgid=one"]);
+    assert_eq!(
+        set(passed, &[], &came).unwrap(),
+        ["x-scope-orgid=one", "x-scope-orgid=two"]
+    );
+    assert_eq!(
+        set(passed, &[], &[("x-tenant", "")]).unwrap(),
+        ["x-scope-orgid="],
+        "empty is a value"
+    );
+    assert!(set(passed, &[], &[]).unwrap().is_empty());
+    let default = r#"{"key": "X-Scope-OrgID", "from_context": "x-tenant", "default_value": "nobody"}"#;
+    assert_eq!(set(default, &[], &[]).unwrap(), ["x-scope-orgid=nobody"]);
+    assert_eq!(set(default, &[], &came[..2]).unwrap(), ["x-scope-orgid=one"]);
+    let config: headers_setter::Config = serde_json::from_str(&format!("{{\"headers\": [{passed}]}}")).unwrap();
+    assert_eq!(
+        Client::Headers(config.client().unwrap()).metadata_keys(),
+        ["x-tenant".into()]
+    );
+}
+
+#[test]
+fn steps_that_say_too_little_or_too_much() {
+    for (step, expect) in [
+        ("", "`headers` is empty"),
+        (r#"{"value": "x"}"#, "`key: ` is not the name"),
+        (r#"{"key": "a b", "value": "x"}"#, "`key: a b` is not the name"),
+        (r#"{"key": "a"}"#, "exactly one of `value` and `from_context`"),
+        (r#"{"key": "a", "value": "x", "from_context": "b"}"#, "exactly one of"),
+        (r#"{"key": "a", "from_context": ""}"#, "exactly one of"),
+        (
+            r#"{"key": "a", "value": "x", "default_value": "y"}"#,
+            "goes with `from_context`",
+        ),
+        (
+            r#"{"key": "a", "action": "delete", "value": "x"}"#,
+            "`delete` takes no value",
+        ),
+        (
+            r#"{"key": "a", "value": "hunter2\n"}"#,
+            "characters that no header may have",
+        ),
+        (r#"{"key": "Content-Length", "value": "7"}"#, "set by the protocol"),
+    ] {
+        let said = set(step, &[], &[]).unwrap_err();
+        assert!(said.contains(expect) && !said.contains("hunter2"), "{step}: {said}");
+    }
+    let many = vec![r#"{"key": "a", "value": "x"}"#; 65].join(", ");
+    assert!(set(&many, &[], &[]).unwrap_err().contains("65 steps are more than 64"));
 }

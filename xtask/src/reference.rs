@@ -51,19 +51,19 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
         &[
             "crates/receivers/src/otlp/config.rs",
             "crates/receivers/src/otlp/cors.rs",
-            KEYS,
+            TLS,
             AUTH,
         ],
     ),
     (
         "Receiver `jaeger`",
         "Config",
-        &["crates/receivers/src/jaeger.rs", KEYS, AUTH],
+        &["crates/receivers/src/jaeger.rs", TLS, AUTH],
     ),
     (
         "Receiver `loki`",
         "Config",
-        &["crates/receivers/src/loki.rs", KEYS, AUTH],
+        &["crates/receivers/src/loki.rs", TLS, AUTH],
     ),
     (
         "Receiver `filelog`",
@@ -82,7 +82,7 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
     (
         "Receiver `prometheusremotewrite`",
         "Config",
-        &["crates/receivers/src/prometheusremotewrite.rs", KEYS, AUTH],
+        &["crates/receivers/src/prometheusremotewrite.rs", TLS, AUTH],
     ),
     (
         "Receiver `prometheus`",
@@ -96,7 +96,7 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
     (
         "Receiver `httpcheck`",
         "Config",
-        &["crates/receivers/src/httpcheck.rs", CLIENT],
+        &["crates/receivers/src/httpcheck.rs", TLS],
     ),
     (
         "Processor `attributes`",
@@ -180,17 +180,17 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
     (
         "Exporter `otlp`",
         "Settings + Shared",
-        &["crates/exporters/src/otlp.rs", AUTH, SENDER, REQUEST, SENDING],
+        &["crates/exporters/src/otlp.rs", AUTH, TLS, SENDER, REQUEST, SENDING],
     ),
     (
         "Exporter `otlphttp`",
         "Settings + Shared",
-        &["crates/exporters/src/otlphttp.rs", AUTH, SENDER, REQUEST, SENDING],
+        &["crates/exporters/src/otlphttp.rs", AUTH, TLS, SENDER, REQUEST, SENDING],
     ),
     (
         "Exporter `prometheus`",
         "Config",
-        &["crates/exporters/src/prometheus/mod.rs"],
+        &["crates/exporters/src/prometheus/mod.rs", TLS],
     ),
     (
         "Exporter `prometheusremotewrite`",
@@ -199,6 +199,7 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
             "crates/exporters/src/prometheusremotewrite.rs",
             PROMETHEUS,
             AUTH,
+            TLS,
             SENDER,
             REQUEST,
             SENDING,
@@ -207,7 +208,7 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
     (
         "Exporter `jaeger`",
         "Settings + Shared",
-        &["crates/exporters/src/jaeger.rs", AUTH, SENDER, REQUEST, SENDING],
+        &["crates/exporters/src/jaeger.rs", AUTH, TLS, SENDER, REQUEST, SENDING],
     ),
     (
         "Exporter `kafka`",
@@ -215,6 +216,7 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
         &[
             "crates/exporters/src/kafka/config.rs",
             "crates/exporters/src/kafka/partition.rs",
+            TLS,
             SENDER,
             REQUEST,
             SENDING,
@@ -223,22 +225,42 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
     (
         "Exporter `loadbalancing`",
         "Settings + Shared",
-        &["crates/exporters/src/loadbalancing.rs", AUTH, SENDER, REQUEST, SENDING],
+        &[
+            "crates/exporters/src/loadbalancing.rs",
+            AUTH,
+            TLS,
+            SENDER,
+            REQUEST,
+            SENDING,
+        ],
     ),
     (
         "Exporter `loki`",
         "Settings + Shared",
-        &["crates/exporters/src/loki.rs", AUTH, SENDER, REQUEST, SENDING],
+        &["crates/exporters/src/loki.rs", AUTH, TLS, SENDER, REQUEST, SENDING],
     ),
     (
         "Exporter `awscloudwatchlogs`",
         "Settings + Shared",
-        &["crates/exporters/src/awscloudwatchlogs.rs", SENDER, REQUEST, SENDING],
+        &[
+            "crates/exporters/src/awscloudwatchlogs.rs",
+            TLS,
+            SENDER,
+            REQUEST,
+            SENDING,
+        ],
     ),
     (
         "Exporter `awsemf`",
         "Settings + Shared",
-        &["crates/exporters/src/awsemf.rs", PROMETHEUS, SENDER, REQUEST, SENDING],
+        &[
+            "crates/exporters/src/awsemf.rs",
+            PROMETHEUS,
+            TLS,
+            SENDER,
+            REQUEST,
+            SENDING,
+        ],
     ),
     ("Exporter `file`", "Config", &["crates/exporters/src/file.rs"]),
     ("Exporter `debug`", "Config", &["crates/exporters/src/debug.rs"]),
@@ -273,8 +295,7 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
     ),
 ];
 const AUTH: &str = "crates/net/src/auth/mod.rs";
-const CLIENT: &str = "crates/receivers/src/client.rs";
-const KEYS: &str = "crates/receivers/src/keys.rs";
+const TLS: &str = "crates/net/src/tls.rs";
 const PROMETHEUS: &str = "crates/exporters/src/prometheus/mod.rs";
 const ACTIONS: &str = "crates/pipeline/src/processors/actions.rs";
 const MATCHING: &str = "crates/pipeline/src/processors/matching.rs";
@@ -408,16 +429,33 @@ fn items_of(text: &str, roots: &str) -> Result<BTreeMap<String, Item>> {
                 let doc = doc.join("\n");
                 items.insert(name.to_owned(), Item::Struct { doc, fields });
             } else if let Some(name) = named("pub enum ") {
-                let variants = lines.by_ref().take_while(|line| *line != "}").map(str::trim);
-                let variants = variants.filter(|line| line.starts_with(char::is_uppercase));
-                let variants = variants.map(|line| snake_case(line.trim_end_matches(','))).collect();
-                items.insert(name.to_owned(), Item::Enum(variants));
+                let body = lines.by_ref().take_while(|line| *line != "}");
+                items.insert(name.to_owned(), Item::Enum(variants(body)));
             }
             doc.clear();
             attributes.clear();
         }
     }
     Ok(items)
+}
+
+fn variants<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let (mut variants, mut renamed) = (Vec::new(), None);
+    for line in lines.map(str::trim) {
+        if line.starts_with("#[") {
+            renamed = renamed.or(new_name(line));
+        } else if line.starts_with(char::is_uppercase) {
+            let own = || snake_case(line.trim_end_matches(','));
+            variants.push(renamed.take().map_or_else(own, str::to_owned));
+        }
+    }
+    variants
+}
+
+/// What serde calls a field or a variant with these attributes, if it was told to.
+fn new_name(attributes: &str) -> Option<&str> {
+    let (_, rest) = attributes.split_once("rename = \"")?;
+    Some(rest.split_once('"')?.0)
 }
 
 fn fields<'a>(lines: &mut impl Iterator<Item = &'a str>, has_default: bool) -> Result<Vec<Field>> {
@@ -428,10 +466,7 @@ fn fields<'a>(lines: &mut impl Iterator<Item = &'a str>, has_default: bool) -> R
             doc.push(said.trim().to_owned());
         } else if let Some((name, kind)) = line.strip_prefix("pub ").and_then(|line| line.split_once(": ")) {
             ensure!(!doc.is_empty(), "the key `{name}` has no doc comment");
-            let renamed = attributes
-                .split_once("rename = \"")
-                .and_then(|(_, rest)| rest.split_once('"'));
-            let name = renamed.map_or(name, |(name, _)| name).to_owned();
+            let name = new_name(&attributes).unwrap_or(name).to_owned();
             fields.push(Field {
                 doc: std::mem::take(&mut doc).join(" "),
                 attributes: std::mem::take(&mut attributes),

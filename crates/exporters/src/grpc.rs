@@ -48,7 +48,7 @@ impl Calls {
         let tls = shared.tls.clone().unwrap_or_default();
         let secure = target.https.unwrap_or(!tls.insecure);
         let port = target.port.unwrap_or(default_port);
-        let client = Client::new(&target.host, port, secure.then(|| tls.client()).as_ref(), true)?;
+        let client = Client::new(&target.host, port, secure.then_some(&tls), true)?;
         let mut headers = request_headers(shared, "application/grpc")?;
         headers.insert(TE, HeaderValue::from_static("trailers"));
         Ok(Calls {

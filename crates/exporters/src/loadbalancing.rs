@@ -703,7 +703,7 @@ mod tests {
     #[test]
     fn backends_that_stay_keep_their_connections() {
         let template = crate::sender::Shared {
-            tls: Some(crate::sender::Tls {
+            tls: Some(net::ClientTls {
                 insecure: true,
                 ..Default::default()
             }),

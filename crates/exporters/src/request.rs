@@ -257,7 +257,7 @@ impl Address {
         let target = Target::parse(url).map_err(BuildError::Endpoint)?;
         let secure = target.https.unwrap_or(true);
         let port = target.port.unwrap_or(if secure { 443 } else { 80 });
-        let tls = secure.then(|| shared.tls.clone().unwrap_or_default().client());
+        let tls = secure.then(|| shared.tls.clone().unwrap_or_default());
         let proxy = ProxyUrl::proxy(proxy_url, secure, &target.host, port)?;
         let client = Client::new(&target.host, port, tls.as_ref(), false)?.through(proxy);
         let uri = url

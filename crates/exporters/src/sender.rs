@@ -8,8 +8,9 @@ use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use net::ClientTls;
 use net::auth::Auth;
-use net::dial::{ClientTls, headers};
+use net::dial::headers;
 use pipeline::config::{Problems, Section};
 use pipeline::sending::{OnFull, Queue, Retry, Sending};
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error, IntoDeserializer, MapAccess, Visitor};
@@ -35,7 +36,7 @@ pub struct Sender<O> {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Shared {
     /// Default: TLS with the system's certificates, where the endpoint is secure.
-    pub tls: Option<Tls>,
+    pub tls: Option<ClientTls>,
     /// Sent along with each request. Default: none.
     pub headers: Headers,
     /// Who we are, in the words of an extension: it sets a header with each request. Default: nobody. AWS has credentials of its own.
@@ -57,51 +58,13 @@ pub struct Shared {
 /// Headers by name.
 pub type Headers = BTreeMap<String, String>;
 
-/// `tls`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Tls {
-    /// No TLS at all. Default `false`.
-    pub insecure: bool,
-    /// Whether any certificate of the backend will do. Default `false`.
-    pub insecure_skip_verify: bool,
-    /// Certificates to trust, PEM. Default: the system's.
-    pub ca_file: Option<PathBuf>,
-    /// Our certificate, PEM, where the backend asks for one.
-    pub cert_file: Option<PathBuf>,
-    /// Its key, PEM.
-    pub key_file: Option<PathBuf>,
-    /// The name that the backend's certificate must have, if it is not the endpoint's host.
-    pub server_name_override: Option<String>,
-}
-
-impl Tls {
-    /// What is wrong with it, and at which key.
-    pub fn check(&self) -> Result<(), (&'static str, &'static str)> {
-        match (&self.cert_file, &self.key_file) {
-            (Some(_), None) => Err(("cert_file", "`cert_file` needs `key_file`")),
-            (None, Some(_)) => Err(("key_file", "`key_file` needs `cert_file`")),
-            _ => Ok(()),
-        }
-    }
-
-    pub fn client(&self) -> ClientTls {
-        ClientTls {
-            ca_file: self.ca_file.clone(),
-            identity: self.cert_file.clone().zip(self.key_file.clone()),
-            server_name: self.server_name_override.clone(),
-            insecure_skip_verify: self.insecure_skip_verify,
-        }
-    }
-}
-
 impl<O: Own> Sender<O> {
     /// Reads the settings and checks what is shared; what is the exporter's own is its own to check.
     pub fn parse(section: &Section<'_>) -> Result<Sender<O>, Problems> {
         let mut sender: Sender<O> = section.parse()?;
         authenticator::look_up(section, &[], &mut sender.shared.auth)?;
         headers(&sender.shared.headers).map_err(|why| section.problem(&["headers"], why))?;
-        if let Some(Err((key, why))) = sender.shared.tls.as_ref().map(Tls::check) {
+        if let Some(Err((key, why))) = sender.shared.tls.as_ref().map(ClientTls::check) {
             return Err(section.problem(&["tls", key], why));
         }
         Ok(sender)
@@ -301,7 +264,11 @@ mod tests {
         assert_eq!(sender.shared, Shared::default());
         assert_eq!(sender.sending().timeout, Duration::from_secs(7));
         let sender = read("{ address: x, tls: }").expect("right");
-        assert_eq!(sender.shared.tls, Some(Tls::default()), "the key alone is no mistake");
+        assert_eq!(
+            sender.shared.tls,
+            Some(ClientTls::default()),
+            "the key alone is no mistake"
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use model::{Batch, Encoding, Meta, Signal};
-use net::{At, DoorSettings, Doors, Mount, Response, TlsFiles, empty_body, handler_fn};
+use net::{At, DoorSettings, Doors, Mount, Response, TlsFiles, TlsVersion, empty_body, handler_fn};
 use pipeline::config::{Config, Problems, Section, Source};
 use pipeline::{Exporter, Outcome, Reason};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -108,6 +108,8 @@ async fn backend(tls: bool) -> (net::Open, SocketAddr, Arc<Mutex<Vec<String>>>) 
         tls: tls.then(|| TlsFiles {
             cert_file: fixture("localhost.crt"),
             key_file: fixture("localhost.key"),
+            client_ca_file: None,
+            min_version: TlsVersion::default(),
         }),
         ..DoorSettings::default()
     };

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use http_body_util::{BodyExt, Full};
 use model::{Batch, Encoding, Meta, Signal};
-use net::{At, DoorSettings, Doors, Mount, Request, Response, TlsFiles, full_body, handler_fn};
+use net::{At, DoorSettings, Doors, Mount, Request, Response, TlsFiles, TlsVersion, full_body, handler_fn};
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
@@ -310,12 +310,51 @@ async fn many_requests_at_once_share_or_keep_connections() {
 }
 
 #[tokio::test]
+async fn a_door_that_asks_for_certificates_takes_only_those_of_its_authority() {
+    let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../net/tests/fixtures");
+    let (certificate, key) = (fixtures.join("localhost.crt"), fixtures.join("localhost.key"));
+    let tls = TlsFiles {
+        cert_file: certificate.clone(),
+        key_file: key.clone(),
+        client_ca_file: Some(certificate.clone()),
+        min_version: TlsVersion::Tls13,
+    };
+    let backend = Arc::new(Backend::default());
+    let settings_of_door = DoorSettings {
+        tls: Some(tls),
+        ..DoorSettings::default()
+    };
+    let (_open, address) = backend.open_with(0, &settings_of_door).await;
+    for (identity, expect) in [
+        (
+            format!("cert_file: '{}', key_file: '{}'", certificate.display(), key.display()),
+            Outcome::Delivered,
+        ),
+        (
+            "min_version: 1.3".to_owned(),
+            Outcome::retry(Duration::ZERO, Reason::BackendUnavailable),
+        ),
+    ] {
+        let text = format!(
+            "endpoint: 'localhost:{}', tls: {{ ca_file: '{}', {identity} }}",
+            address.port(),
+            certificate.display()
+        );
+        let grpc = exporters::otlp::Otlp::new(&settings(&text, exporters::otlp::parse)).expect("made");
+        assert_eq!(grpc.export(spans(3).0).await, expect, "{identity}");
+    }
+    assert_eq!(backend.seen.lock().expect("no panic").len(), 1);
+}
+
+#[tokio::test]
 async fn tls_is_spoken_and_a_stranger_is_not_trusted() {
     let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../net/tests/fixtures");
     let certificate = fixtures.join("localhost.crt");
     let tls = TlsFiles {
         cert_file: certificate.clone(),
         key_file: fixtures.join("localhost.key"),
+        client_ca_file: None,
+        min_version: TlsVersion::default(),
     };
     let backend = Arc::new(Backend::default());
     let (_open, address) = backend

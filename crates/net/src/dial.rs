@@ -24,6 +24,7 @@ use tokio::net::TcpStream;
 
 use crate::proxy::Proxy;
 use crate::socket::Socket;
+use crate::tls::ClientTls;
 
 /// Time to reach the other side, TLS included. A backend in another region answers within a tenth of it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,19 +50,6 @@ const TRUST_FILES: [&str; 4] = [
     "/etc/ssl/ca-bundle.pem",
 ];
 
-/// How the other side is to be trusted, and how we show who we are.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ClientTls {
-    /// Certificates to trust, PEM; the system's if none is named.
-    pub ca_file: Option<PathBuf>,
-    /// Our certificate and key, where the other side asks for them.
-    pub identity: Option<(PathBuf, PathBuf)>,
-    /// The name that the certificate must have, if it is not the host's.
-    pub server_name: Option<String>,
-    /// Whoever answers is believed to be the one that was meant. For machines under test.
-    pub insecure_skip_verify: bool,
-}
-
 /// What TLS needs of files, read once for any number of clients.
 #[derive(Clone)]
 pub struct TlsSetup {
@@ -74,7 +62,7 @@ impl TlsSetup {
     pub fn read(tls: &ClientTls, only_http2: bool) -> Result<TlsSetup, DialConfigError> {
         Ok(TlsSetup {
             config: Arc::new(client_config(tls, only_http2)?),
-            server_name: tls.server_name.clone(),
+            server_name: tls.server_name_override.clone(),
         })
     }
 
@@ -434,7 +422,7 @@ impl Client {
 fn client_config(tls: &ClientTls, only_http2: bool) -> Result<rustls::ClientConfig, DialConfigError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(tls.min_version.and_newer())
         .map_err(DialConfigError::Identity)?;
     let builder = if tls.insecure_skip_verify {
         builder
@@ -443,7 +431,7 @@ fn client_config(tls: &ClientTls, only_http2: bool) -> Result<rustls::ClientConf
     } else {
         builder.with_root_certificates(roots(tls)?)
     };
-    let mut config = match &tls.identity {
+    let mut config = match tls.cert_file.as_ref().zip(tls.key_file.as_ref()) {
         None => builder.with_no_client_auth(),
         Some((certificate, key)) => {
             let key_der = PrivateKeyDer::from_pem_file(key).map_err(|error| DialConfigError::File {

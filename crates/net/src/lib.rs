@@ -35,4 +35,4 @@ pub use routes::{At, Collision, DoorSettings, Mount};
 pub use service::{
     Body, BoxError, Handler, Peer, Request, Response, Service, empty_body, from_tower, full_body, handler_fn,
 };
-pub use tls::{TlsError, TlsFiles};
+pub use tls::{ClientTls, TlsError, TlsFiles, TlsVersion};

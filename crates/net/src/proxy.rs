@@ -11,8 +11,9 @@ use http::HeaderValue;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::dial::{ClientTls, DialConfigError, Target, TlsSetup};
+use crate::dial::{DialConfigError, Target, TlsSetup};
 use crate::socket::Socket;
+use crate::tls::ClientTls;
 
 /// A proxy's answer to CONNECT has a few headers; nobody may fill our memory.
 const MAX_HEAD_BYTES: usize = 16 << 10;

@@ -7,7 +7,8 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use crate::dial::{ClientTls, DialConfigError, DialError, TlsSetup};
+use crate::dial::{DialConfigError, DialError, TlsSetup};
+use crate::tls::ClientTls;
 
 /// Time to reach the other side, TLS included. A backend in another region answers within a tenth of it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

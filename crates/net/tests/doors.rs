@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use net::access::{ReadAccess, Token};
-use net::{At, DoorSettings, Doors, Endpoint, Mount, Service, TlsFiles, from_tower, full_body, handler_fn};
+use net::{At, DoorSettings, Doors, Endpoint, Mount, Service, TlsFiles, TlsVersion, from_tower, full_body, handler_fn};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -298,6 +298,8 @@ fn files() -> TlsFiles {
     TlsFiles {
         cert_file: fixtures.join("localhost.crt"),
         key_file: fixtures.join("localhost.key"),
+        client_ca_file: None,
+        min_version: TlsVersion::default(),
     }
 }
 

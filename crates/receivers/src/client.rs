@@ -10,7 +10,8 @@ use http::header::{AUTHORIZATION, HOST, LOCATION, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
 use model::base64;
-use net::dial::{Answer, Client, ClientTls, DialConfigError, DialError, Reading, Target, TlsSetup};
+use net::ClientTls;
+use net::dial::{Answer, Client, DialConfigError, DialError, Reading, Target, TlsSetup};
 use serde::{Deserialize, Deserializer};
 
 /// Redirects that are followed; the tenth is a circle.
@@ -44,44 +45,6 @@ impl From<&str> for Secret {
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
         String::deserialize(deserializer).map(Secret)
-    }
-}
-
-/// `tls` of a client.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ClientTlsConfig {
-    /// Without effect: the URL says whether it is TLS.
-    pub insecure: bool,
-    /// Whether any certificate of the other side will do. Default `false`.
-    pub insecure_skip_verify: bool,
-    /// Certificates to trust, PEM. Default: the system's.
-    pub ca_file: Option<PathBuf>,
-    /// Our certificate, PEM, where the other side asks for one.
-    pub cert_file: Option<PathBuf>,
-    /// Its key, PEM.
-    pub key_file: Option<PathBuf>,
-    /// The name that the certificate must have, if it is not the URL's host.
-    pub server_name_override: Option<String>,
-}
-
-impl ClientTlsConfig {
-    pub(crate) fn client(&self) -> ClientTls {
-        ClientTls {
-            ca_file: self.ca_file.clone(),
-            identity: self.cert_file.clone().zip(self.key_file.clone()),
-            server_name: self.server_name_override.clone(),
-            insecure_skip_verify: self.insecure_skip_verify,
-        }
-    }
-
-    /// What is wrong with it, and at which key.
-    pub(crate) fn check(&self) -> Result<(), (&'static str, &'static str)> {
-        match (&self.cert_file, &self.key_file) {
-            (Some(_), None) => Err(("cert_file", "`cert_file` needs `key_file`")),
-            (None, Some(_)) => Err(("key_file", "`key_file` needs `cert_file`")),
-            _ => Ok(()),
-        }
     }
 }
 

@@ -29,8 +29,8 @@ use http::{HeaderMap, Method};
 use model::Signal;
 use model::view::metrics::Number;
 use model::write::{Attributes, Metrics, NumberPoint, ScopeWriter, Temporality};
-use net::Doors;
 use net::dial::{Reading, headers};
+use net::{ClientTls, Doors};
 use pipeline::Intake;
 use pipeline::config::{Problems, Section, duration};
 use serde::de::{Error, IgnoredAny};
@@ -38,7 +38,7 @@ use serde::{Deserialize, Deserializer};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
-use crate::client::{Asked, Asking, ClientTlsConfig, FetchError, Login};
+use crate::client::{Asked, Asking, FetchError, Login};
 use crate::push::{Pushing, now_unix_nano};
 use crate::settings::{self, Mounted};
 
@@ -186,7 +186,7 @@ pub struct TargetConfig {
     /// Whether a body's content type is guessed where `headers` does not name it: JSON, or text. Default false.
     pub auto_content_type: bool,
     /// Certificates; default the system's.
-    pub tls: ClientTlsConfig,
+    pub tls: ClientTls,
     /// For one check, connecting and redirects included. Default 30s.
     #[serde(deserialize_with = "duration")]
     pub timeout: Duration,
@@ -230,7 +230,7 @@ impl Default for TargetConfig {
             headers: Headers::new(),
             body: String::new(),
             auto_content_type: false,
-            tls: ClientTlsConfig::default(),
+            tls: ClientTls::default(),
             timeout: DEFAULT_TIMEOUT,
             service_name: None,
             max_idle_conns: None,
@@ -378,7 +378,7 @@ impl settings::Settings for Config {
                     .entry(http::header::CONTENT_TYPE)
                     .or_insert(http::HeaderValue::from_static(kind));
             }
-            let asking = Arc::new(Asking::new(&target.tls.client(), Login::Nobody, given)?);
+            let asking = Arc::new(Asking::new(&target.tls, Login::Nobody, given)?);
             let patience = match self.timeout {
                 Duration::ZERO => target.timeout,
                 all => all.min(target.timeout),

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use http::{Method as HttpMethod, StatusCode};
 use model::Signal;
 use net::auth::Auth;
-use net::{At, DoorSettings, Doors, Endpoint, Mount, Request, Response, empty_body, handler_fn};
+use net::{At, DoorSettings, Doors, Endpoint, Mount, Request, Response, TlsFiles, empty_body, handler_fn};
 use pipeline::Intake;
 use pipeline::config::{Problems, Section};
 use serde::de::{Error, IgnoredAny};
@@ -28,7 +28,7 @@ use crate::admit::{Core, Translation};
 use crate::answer::{Accepted, Kind, Refusal};
 use crate::body;
 use crate::guard::{self, Guard};
-use crate::keys::{DEFAULT_MAX_REQUEST_MIB, TlsConfig, at_least_one, body_size, mebibytes, named, parsed, tcp};
+use crate::keys::{DEFAULT_MAX_REQUEST_MIB, at_least_one, body_size, mebibytes, named, parsed, tcp};
 use crate::post::{self, Posted};
 use crate::settings::{self, Mounted};
 use crate::unary::{self, Method};
@@ -107,7 +107,7 @@ pub struct GrpcConfig {
     #[serde(deserialize_with = "tcp")]
     pub transport: (),
     /// Certificate and key; default plain text.
-    pub tls: Option<TlsConfig>,
+    pub tls: Option<TlsFiles>,
     /// Largest message in MiB, compressed and inflated; from 1 to 4095, default 64.
     #[serde(deserialize_with = "mebibytes")]
     pub max_recv_msg_size_mib: u64,
@@ -134,7 +134,7 @@ pub struct HttpConfig {
     #[serde(deserialize_with = "parsed")]
     pub endpoint: Endpoint,
     /// Certificate and key; default plain text.
-    pub tls: Option<TlsConfig>,
+    pub tls: Option<TlsFiles>,
     /// Largest body in bytes, compressed and inflated; below 4 GiB, default 64 MiB.
     #[serde(deserialize_with = "body_size")]
     pub max_request_body_size: u64,
@@ -229,7 +229,7 @@ impl settings::Settings for Config {
                 service: handler_fn(move |request| unary::answer(Arc::clone(&core), guard.clone(), method, request)),
             };
             let settings = DoorSettings {
-                tls: config.tls.as_ref().map(Into::into),
+                tls: config.tls.clone(),
                 max_concurrent_streams: config.max_concurrent_streams.map(u32::from),
                 ..DoorSettings::default()
             };
@@ -255,7 +255,7 @@ impl settings::Settings for Config {
                 }),
             };
             let settings = DoorSettings {
-                tls: config.tls.as_ref().map(Into::into),
+                tls: config.tls.clone(),
                 ..DoorSettings::default()
             };
             let who = format!("receiver {receiver} (thrift_http)");

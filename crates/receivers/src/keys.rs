@@ -1,34 +1,14 @@
 //! Why: keys that the doors of all receivers have are read, and refused, in one way.
 
 use std::num::NonZeroU32;
-use std::path::PathBuf;
 
-use net::{Endpoint, TlsFiles};
+use net::Endpoint;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
 /// Largest request, compressed and inflated, in MiB. The collector's HTTP default is 20 and its gRPC default 4; a batch that is
 /// too large is lost, so the bound is generous and the memory budget is what protects us.
 pub const DEFAULT_MAX_REQUEST_MIB: u64 = 64;
-
-/// `tls:`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TlsConfig {
-    /// Certificate chain, PEM, leaf first.
-    pub cert_file: PathBuf,
-    /// Private key, PEM.
-    pub key_file: PathBuf,
-}
-
-impl From<&TlsConfig> for TlsFiles {
-    fn from(config: &TlsConfig) -> Self {
-        Self {
-            cert_file: config.cert_file.clone(),
-            key_file: config.key_file.clone(),
-        }
-    }
-}
 
 /// `grpc:` with nothing behind it is an explicit null, which means "with its defaults", unlike a key that is not there.
 pub(crate) fn named<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>

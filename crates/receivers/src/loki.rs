@@ -15,7 +15,7 @@ use std::sync::Arc;
 use http::{Method as HttpMethod, StatusCode};
 use model::Signal;
 use net::auth::Auth;
-use net::{At, DoorSettings, Doors, Endpoint, Mount, Request, Response, empty_body, handler_fn};
+use net::{At, DoorSettings, Doors, Endpoint, Mount, Request, Response, TlsFiles, empty_body, handler_fn};
 use pipeline::Intake;
 use pipeline::config::{Problems, Section};
 use serde::de::{Error, IgnoredAny};
@@ -26,7 +26,7 @@ use crate::answer::{Accepted, Kind, Refusal};
 use crate::body;
 use crate::guard::{self, Guard};
 use crate::inflate::Coding;
-use crate::keys::{TlsConfig, body_size, named, parsed};
+use crate::keys::{body_size, named, parsed};
 use crate::post::{self, Posted};
 use crate::settings::{self, Mounted};
 
@@ -92,7 +92,7 @@ pub struct HttpConfig {
     #[serde(deserialize_with = "parsed")]
     pub endpoint: Endpoint,
     /// Certificate and key; default plain text.
-    pub tls: Option<TlsConfig>,
+    pub tls: Option<TlsFiles>,
     /// Largest body in bytes, compressed and inflated; below 4 GiB, default 20 MiB.
     #[serde(deserialize_with = "body_size")]
     pub max_request_body_size: u64,
@@ -156,7 +156,7 @@ impl settings::Settings for Config {
                 }),
             };
             let settings = DoorSettings {
-                tls: config.tls.as_ref().map(Into::into),
+                tls: config.tls.clone(),
                 ..DoorSettings::default()
             };
             doors.mount_with(

@@ -20,7 +20,7 @@ use codec::remote_write::read::{self, Families, Read};
 use http::{HeaderMap, HeaderName, HeaderValue, Method as HttpMethod, StatusCode, header};
 use model::Signal;
 use net::auth::Auth;
-use net::{At, DoorSettings, Doors, Endpoint, Mount, Peer, Request, Response, empty_body, handler_fn};
+use net::{At, DoorSettings, Doors, Endpoint, Mount, Peer, Request, Response, TlsFiles, empty_body, handler_fn};
 use pipeline::config::{Problems, Section};
 use pipeline::{Intake, Lease, Reason};
 use serde::Deserialize;
@@ -31,7 +31,7 @@ use crate::answer::{Kind, Refusal};
 use crate::body::{self, Length};
 use crate::guard::{self, Guard};
 use crate::inflate::Coding;
-use crate::keys::{TlsConfig, body_size, parsed};
+use crate::keys::{body_size, parsed};
 use crate::metadata;
 use crate::post;
 use crate::settings::{self, Mounted};
@@ -72,7 +72,7 @@ pub struct Config {
     #[serde(deserialize_with = "parsed")]
     pub endpoint: Endpoint,
     /// Certificate and key; default plain text.
-    pub tls: Option<TlsConfig>,
+    pub tls: Option<TlsFiles>,
     /// Largest body in bytes, compressed and inflated; below 4 GiB, default 20 MiB.
     #[serde(deserialize_with = "body_size")]
     pub max_request_body_size: u64,
@@ -147,7 +147,7 @@ impl settings::Settings for Config {
             service: handler_fn(move |request| push(Arc::clone(&door), request)),
         };
         let settings = DoorSettings {
-            tls: self.tls.as_ref().map(Into::into),
+            tls: self.tls.clone(),
             ..DoorSettings::default()
         };
         doors.mount_with(&self.endpoint, &format!("receiver {name} (http)"), mount, settings)?;

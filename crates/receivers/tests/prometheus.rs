@@ -594,6 +594,8 @@ async fn over_tls() -> (net::Open, String) {
         tls: Some(net::TlsFiles {
             cert_file: fixtures.join("localhost.crt"),
             key_file: fixtures.join("localhost.key"),
+            client_ca_file: None,
+            min_version: net::TlsVersion::default(),
         }),
         ..net::DoorSettings::default()
     };

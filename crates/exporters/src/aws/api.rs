@@ -9,7 +9,8 @@ use std::time::Duration;
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, DATE, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
-use net::dial::{Answer, Client, ClientTls, Target};
+use net::ClientTls;
+use net::dial::{Answer, Client, Target};
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 

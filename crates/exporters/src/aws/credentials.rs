@@ -13,7 +13,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use http_body_util::Full;
-use net::dial::{Answer, Client, ClientTls, Target};
+use net::ClientTls;
+use net::dial::{Answer, Client, Target};
 use serde::Deserialize;
 
 use super::{metadata, profile, sts};

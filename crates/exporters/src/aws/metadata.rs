@@ -6,7 +6,8 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use http::Method;
-use net::dial::{Answer, ClientTls, Target};
+use net::ClientTls;
+use net::dial::{Answer, Target};
 
 use super::credentials::{Credentials, LOCAL_TIMEOUT, Surroundings, Written, ask};
 

@@ -69,7 +69,7 @@ impl Access<'_> {
                 arn,
                 external_id: given(self.external_id),
             }),
-            tls: shared.tls.clone().unwrap_or_default().client(),
+            tls: shared.tls.clone().unwrap_or_default(),
             headers: unsigned_headers(&shared.headers)?,
         })
     }

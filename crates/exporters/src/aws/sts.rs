@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
-use net::dial::{Answer, ClientTls, Target};
+use net::ClientTls;
+use net::dial::{Answer, Target};
 
 use super::api::{authority, host_suffix};
 use super::credentials::{Credentials, Role, Secret, Surroundings, ask, seconds_of};

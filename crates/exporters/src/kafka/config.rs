@@ -24,7 +24,8 @@ use super::Keyed;
 use super::cluster::Address;
 use super::partition::Hasher;
 use super::sasl::{Login, Mechanism, Password};
-use crate::sender::{Headers, Own, Sender, Tls};
+use crate::sender::{Headers, Own, Sender};
+use net::ClientTls;
 
 /// The port of Kafka where none is written.
 const DEFAULT_PORT: u16 = 9092;
@@ -218,7 +219,7 @@ pub struct Auth {
     pub plain_text: Option<PlainText>,
     /// The older place of `tls`.
     #[serde(deserialize_with = "pipeline::config::present")]
-    pub tls: Option<Tls>,
+    pub tls: Option<ClientTls>,
     /// Must be absent: Kerberos is not spoken here.
     #[serde(deserialize_with = "no_kerberos")]
     pub kerberos: (),
@@ -420,7 +421,7 @@ pub fn parse(section: &Section<'_>) -> Result<Config, Problems> {
             }
         }
     }
-    if let Some(Err((key, why))) = own.auth.tls.as_ref().map(Tls::check) {
+    if let Some(Err((key, why))) = own.auth.tls.as_ref().map(ClientTls::check) {
         return Err(section.problem(&["auth", "tls", key], why));
     }
     let producer = &own.producer;
@@ -494,7 +495,7 @@ impl Settings {
     }
 
     /// TLS where it is asked for: as with the collector, a cluster is spoken to openly unless there is a `tls`.
-    pub(super) fn tls<'a>(&'a self, shared: &'a Option<Tls>) -> Option<&'a Tls> {
+    pub(super) fn tls<'a>(&'a self, shared: &'a Option<ClientTls>) -> Option<&'a ClientTls> {
         let tls = shared.as_ref().or(self.auth.tls.as_ref())?;
         (!tls.insecure).then_some(tls)
     }

@@ -36,7 +36,7 @@ use crate::kafka::cluster::{Address, CallError, Cluster};
 use crate::kafka::config::{Encoding, MetadataRetry, Producer, RecordPacking, addresses};
 use crate::kafka::partition::Hasher;
 use crate::request::{BuildError, shortened};
-use crate::sender::{Own, Tls};
+use crate::sender::Own;
 use crate::unfinished::{Attempt, Unfinished};
 
 /// The longest that a broker's wish to be left alone is heeded while a request still counts as one attempt.
@@ -126,7 +126,7 @@ impl Kafka {
     /// Reads certificates; connects with the first request.
     pub fn new(config: &Config) -> Result<Kafka, BuildError> {
         let own = &config.own;
-        let tls = own.tls(&config.shared.tls).map(Tls::client);
+        let tls = own.tls(&config.shared.tls).cloned();
         let settings = cluster::Settings {
             brokers: addresses(&own.brokers).map_err(BuildError::Endpoint)?,
             client_id: own.client_id.clone(),

@@ -78,7 +78,7 @@ pub struct Config {
     pub without_scope_info: bool,
     /// Certificate and key. Default: plain text.
     #[serde(default, deserialize_with = "pipeline::config::present")]
-    pub tls: Option<ServerTls>,
+    pub tls: Option<TlsFiles>,
 }
 
 /// `resource_to_telemetry_conversion`.
@@ -89,16 +89,6 @@ pub struct ResourceToTelemetry {
     pub enabled: bool,
     /// Whether `service.name`, `service.namespace` and `service.instance.id` are left out, which are `job` and `instance`. Default `false`.
     pub exclude_service_attributes: bool,
-}
-
-/// `tls` of a page.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ServerTls {
-    /// The chain, PEM, leaf first.
-    pub cert_file: std::path::PathBuf,
-    /// Its key, PEM.
-    pub key_file: std::path::PathBuf,
 }
 
 fn yes() -> bool {
@@ -215,10 +205,7 @@ impl Prometheus {
 /// Takes the page's place on its door.
 fn place(config: &Config, name: &str, doors: &mut Doors, service: Service) -> Result<(), Collision> {
     let settings = DoorSettings {
-        tls: config.tls.clone().map(|tls| TlsFiles {
-            cert_file: tls.cert_file,
-            key_file: tls.key_file,
-        }),
+        tls: config.tls.clone(),
         ..DoorSettings::default()
     };
     let at = At::Path("/metrics".to_owned());

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use exporters::aws::credentials::{Chain, Role};
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
-use net::dial::ClientTls;
+use net::ClientTls;
 use net::{Request, Response, full_body};
 use pipeline::{Exporter, Outcome, Reason};
 

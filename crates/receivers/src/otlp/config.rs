@@ -3,15 +3,15 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 
-use net::Endpoint;
 use net::auth::Auth;
+use net::{Endpoint, TlsFiles};
 use pipeline::config::{Problems, Section};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::cors::CorsConfig;
 use crate::guard;
-use crate::keys::{DEFAULT_MAX_REQUEST_MIB, TlsConfig, at_least_one, body_size, mebibytes, named, parsed, path, tcp};
+use crate::keys::{DEFAULT_MAX_REQUEST_MIB, at_least_one, body_size, mebibytes, named, parsed, path, tcp};
 
 /// Where OTLP/gRPC is expected.
 pub const DEFAULT_GRPC_ENDPOINT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4317);
@@ -57,7 +57,7 @@ pub struct GrpcConfig {
     #[serde(deserialize_with = "tcp")]
     pub transport: (),
     /// Certificate and key; default plain text.
-    pub tls: Option<TlsConfig>,
+    pub tls: Option<TlsFiles>,
     /// Largest message in MiB, compressed and inflated; from 1 to 4095, default 64.
     #[serde(deserialize_with = "mebibytes")]
     pub max_recv_msg_size_mib: u64,
@@ -84,7 +84,7 @@ pub struct HttpConfig {
     #[serde(deserialize_with = "parsed")]
     pub endpoint: Endpoint,
     /// Certificate and key; default plain text.
-    pub tls: Option<TlsConfig>,
+    pub tls: Option<TlsFiles>,
     /// Path for spans; default /v1/traces.
     #[serde(deserialize_with = "path")]
     pub traces_url_path: String,

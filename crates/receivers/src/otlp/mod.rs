@@ -110,7 +110,7 @@ fn mount_with(config: &Config, intake: Intake, doors: &mut Doors, patience: Dura
                 service: handler_fn(move |request| unary::answer(Arc::clone(&core), guard.clone(), method, request)),
             };
             let settings = DoorSettings {
-                tls: config.tls.as_ref().map(Into::into),
+                tls: config.tls.clone(),
                 max_concurrent_streams: config.max_concurrent_streams.map(u32::from),
                 ..DoorSettings::default()
             };
@@ -144,7 +144,7 @@ fn mount_with(config: &Config, intake: Intake, doors: &mut Doors, patience: Dura
                 service: handler_fn(move |request| http::answer(Arc::clone(&door), signal, request)),
             };
             let settings = DoorSettings {
-                tls: config.tls.as_ref().map(Into::into),
+                tls: config.tls.clone(),
                 ..DoorSettings::default()
             };
             doors.mount_with(&config.endpoint, &who, mount, settings)?;

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::HeaderMap;
-use net::dial::{ClientTls, headers};
+use net::ClientTls;
+use net::dial::headers;
 
 use super::config::{
     Authorization, BasicAuth, Global, HttpHeaders, Labels, Params, PrometheusYml, Scheme, ScrapeConfig, StaticConfig,
@@ -493,9 +494,11 @@ impl Client<'_> {
         Ok(Way {
             tls: ClientTls {
                 ca_file: self.tls.ca_file.clone(),
-                identity: self.tls.cert_file.clone().zip(self.tls.key_file.clone()),
-                server_name: self.tls.server_name.clone().filter(|name| !name.is_empty()),
+                cert_file: self.tls.cert_file.clone(),
+                key_file: self.tls.key_file.clone(),
+                server_name_override: self.tls.server_name.clone().filter(|name| !name.is_empty()),
                 insecure_skip_verify: self.tls.insecure_skip_verify,
+                ..ClientTls::default()
             },
             login,
             headers: self.headers()?,

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use exporters::request::Packing;
-use exporters::sender::{Shared, Tls};
+use exporters::sender::Shared;
 use model::Signal;
+use net::ClientTls;
 use query::instant::{now_unix_nano, parse_duration, parse_rfc3339};
 
 use super::super::Failure;
@@ -156,9 +157,9 @@ impl ReplayArgs {
         let shared = Shared {
             headers: headers(&self.header)?,
             compression: Packing::Gzip,
-            tls: (!is_secure).then(|| Tls {
+            tls: (!is_secure).then(|| ClientTls {
                 insecure: true,
-                ..Tls::default()
+                ..ClientTls::default()
             }),
             ..Shared::default()
         };

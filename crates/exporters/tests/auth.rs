@@ -16,7 +16,7 @@ use opentelemetry_proto::tonic::metrics::v1::{
 };
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use pipeline::config::{Config, Source};
-use pipeline::{Ack, Budget, Entry, Exporter, Intake, Ledger, Outcome};
+use pipeline::{Ack, Budget, Entry, Exporter, Intake, Ledger, Outcome, Reason};
 use prost::Message;
 use receivers::Settings;
 
@@ -201,7 +201,8 @@ async fn what_an_exporter_sends_is_what_a_door_wants() {
         assert_eq!(outcome, Outcome::Delivered, "{kind}");
         for (settings, extensions) in [(&named, wrong), (settings, &right)] {
             let outcome = exporter(kind, settings, extensions).export(batch(*signal)).await;
-            assert!(matches!(outcome, Outcome::Rejected { .. }), "{kind}: {outcome:?}");
+            let expect = Outcome::retry(std::time::Duration::ZERO, Reason::BackendUnauthorized);
+            assert_eq!(outcome, expect, "{kind}");
         }
     }
 

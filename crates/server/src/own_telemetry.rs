@@ -88,6 +88,10 @@ const FAMILIES: &[Family] = &[
         "otelcol_processor_outgoing_items_total",
         "Items that a processor passed on.",
     ),
+    gauge(
+        "otelcol_processor_batch_metadata_cardinality",
+        "Different values of `metadata_keys` that `batch` has seen.",
+    ),
     counter(
         "otelcol_processor_tail_sampling_count_traces_sampled_total",
         "What each policy of `tail_sampling` said of the traces that it was asked about.",

@@ -302,11 +302,38 @@ fn outcome(answer: &Answer, records: u32) -> Outcome {
     }
 }
 
-/// How many entries Loki says that it did not take (too old, out of order); it took the others.
+/// How many entries Loki says that it did not take; it took the others.
+///
+/// Its ingesters tell the number. Its distributors, which look at an entry's age and size before that, tell each of their sentences, with how often it
+/// applies unless it is the only one and applies once; sentences about a whole stream are among them, and then the number is not known.
 fn ignored(text: &str) -> Option<u32> {
     let counts = text.split("total ignored: ").skip(1);
     let numbers = counts.filter_map(|rest| rest.split(' ').next()?.parse::<u32>().ok());
-    numbers.reduce(u32::saturating_add)
+    let of_ingesters = numbers.reduce(u32::saturating_add);
+    of_ingesters.or_else(|| refused_entries(text))
+}
+
+/// The entries that a distributor's sentences are about, if all are about entries.
+fn refused_entries(text: &str) -> Option<u32> {
+    const OF_AN_ENTRY: [&str; 3] = [
+        "has timestamp too old: ",
+        "has timestamp too new: ",
+        "while adding an entry with length ",
+    ];
+    let is_of_an_entry = |sentence: &str| OF_AN_ENTRY.iter().any(|words| sentence.contains(words));
+    let Some((first, grouped)) = text.split_once(" errors like: ") else {
+        return is_of_an_entry(text).then_some(1);
+    };
+    let (mut count, mut total) = (first, 0u32);
+    for sentence in grouped.split(" errors like: ") {
+        if !is_of_an_entry(sentence) {
+            return None;
+        }
+        total = total.saturating_add(count.rsplit("; ").next()?.trim().parse().ok()?);
+        // Behind a sentence stands how often the next one applies.
+        count = sentence;
+    }
+    Some(total)
 }
 
 #[cfg(test)]
@@ -341,5 +368,21 @@ mod tests {
             outcome(&answer(400, some), 2),
             Outcome::Rejected { items: 2, .. }
         ));
+    }
+
+    /// One record that was too old had all of its request counted as lost, which Loki had taken.
+    #[test]
+    fn what_a_distributor_refuses_is_counted_by_its_sentences() {
+        let old = "entry for stream '{a=\"b; c\"}' has timestamp too old: 2026-10-30T21:18:45Z, oldest acceptable timestamp is: 2026-11-22T21:18:46Z";
+        let long =
+            "Max entry size '256' bytes exceeded for stream '{a=\"b\"}' while adding an entry with length '300' bytes";
+        let labels = "Error parsing labels '{a' with error: 1:3: parse error";
+        assert_eq!(ignored(old), Some(1));
+        assert_eq!(ignored(&format!("17 errors like: {long}")), Some(17));
+        let both = format!("17 errors like: {old}; 2 errors like: {long}");
+        assert_eq!(ignored(&both), Some(19));
+        assert_eq!(ignored(labels), None, "of a stream, whose entries nobody counts");
+        assert_eq!(ignored(&format!("1 errors like: {labels}; 2 errors like: {old}")), None);
+        assert_eq!(ignored("many errors like: this"), None);
     }
 }

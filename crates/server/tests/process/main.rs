@@ -10,6 +10,7 @@ mod filelog;
 mod jaeger;
 mod kill;
 mod owners;
+mod peers;
 mod reload;
 mod replay;
 mod running;

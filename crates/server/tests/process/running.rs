@@ -132,8 +132,13 @@ impl Drop for Server {
 
 /// POST of protobuf to the OTLP/HTTP door; the status, or none if the connection broke.
 pub fn post(port: u16, path: &str, body: &[u8]) -> Option<u16> {
+    post_as("application/x-protobuf", port, path, body)
+}
+
+/// The same of another content type.
+pub fn post_as(content_type: &str, port: u16, path: &str, body: &[u8]) -> Option<u16> {
     let head = format!(
-        "POST {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-type: application/x-protobuf\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        "POST {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncontent-type: {content_type}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
         body.len()
     );
     exchange(port, &[head.as_bytes(), body]).map(|(status, _)| status)

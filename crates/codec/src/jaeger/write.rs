@@ -35,11 +35,12 @@ pub fn posts(payload: &[u8], max_bytes: usize) -> Posts {
     let mut posts = Posts::default();
     // A scope's tags stand in each of its spans, a process in each call.
     let mut left_bytes = max_made_bytes(payload.len());
+    // Used again for each resource, of which there may be one for every span.
+    let (mut spans, mut scope_tags) = (Vec::with_capacity(payload.len().min(max_bytes)), Vec::new());
     for groups in by_resource(payload) {
         let process = process(&groups[0].owner());
-        let mut spans = Vec::with_capacity(payload.len().min(max_bytes));
+        spans.clear();
         let mut count = 0;
-        let mut scope_tags = Vec::new();
         for scope in groups.iter().flat_map(|group| group.list()) {
             scope_tags.clear();
             write_scope(&mut scope_tags, &scope.owner());
@@ -56,7 +57,9 @@ pub fn posts(payload: &[u8], max_bytes: usize) -> Posts {
                     let last = spans.split_off(before);
                     posts.all.push(post(&process, &spans, count));
                     left_bytes -= process.len();
-                    (spans, count) = (last, 0);
+                    spans.clear();
+                    spans.extend_from_slice(&last);
+                    count = 0;
                 }
                 count += 1;
             }

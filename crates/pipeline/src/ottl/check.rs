@@ -1,6 +1,7 @@
 //! Why: from a tree to a program: every path, function and constant must exist, and arguments must be what the function takes, as far as that shows.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use model::Signal;
 use regex::Regex;
@@ -186,8 +187,9 @@ impl Check {
             ),
             Node::Map(pairs) => {
                 let mut checked: Vec<(String, Expr)> = Vec::with_capacity(pairs.len());
+                let mut known = HashSet::with_capacity(pairs.len());
                 for (key, value) in pairs {
-                    if checked.iter().any(|(known, _)| *known == key) {
+                    if !known.insert(key.clone()) {
                         return Err(Mistake::new(
                             value.at,
                             value.end,

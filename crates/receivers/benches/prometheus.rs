@@ -1,4 +1,5 @@
-//! What a scrape takes as remote write and as OTLP, in bytes a sample, and how long the way from one to the other takes.
+//! What a scrape takes as remote write and as OTLP, in bytes a sample, and how long the way from one to the other takes; what a whole scrape of 10,000 series
+//! costs, and what a target's series take until its next scrape.
 //!
 //! `cargo bench -p receivers --bench prometheus`; `TRACKLINE_PAGE=FILE` takes a page in text instead of one like our metrics catalogue.
 
@@ -10,6 +11,8 @@ use codec::prometheus::exposition::read;
 use codec::prometheus::labels;
 use codec::prometheus::naming::Strategy;
 use codec::prometheus::otlp::{self, Job, TargetInfo};
+use codec::prometheus::protobuf::{self, Wanted};
+use codec::prometheus::series::SeriesList;
 use codec::prometheus::text::Format;
 use codec::remote_write::read::{Families, first_version, second_version};
 use codec::remote_write::{Encoder, Options, Version};
@@ -145,6 +148,92 @@ fn main() {
     measure("OTLP: to remote write 2.0", &|| {
         drop(black_box(encode(Version::V2, &payload)))
     });
+    let text = |page: &[u8]| read(page, Format::Text).expect("a page");
+    whole_scrape("text", &page_in_text(), &text, &options);
+    let protobuf = |page: &[u8]| protobuf::read(page, Wanted::default()).expect("a page");
+    whole_scrape("protobuf", &page_in_protobuf(), &protobuf, &options);
+}
+
+/// Series of the page of which a whole scrape is measured.
+const SERIES: usize = 10_000;
+
+/// The labels of a series of that page, as an application's counter has them.
+fn labels_of(at: usize) -> [(&'static str, String); 4] {
+    [
+        ("endpoint", format!("/api/v1/things/{}", at / 40)),
+        ("method", ["GET", "POST", "PUT", "DELETE"][at % 4].to_owned()),
+        (
+            "status_code",
+            [200, 201, 400, 404, 429, 500, 502, 503, 504, 301][at / 4 % 10].to_string(),
+        ),
+        ("api_version", "v1".to_owned()),
+    ]
+}
+
+fn page_in_text() -> Vec<u8> {
+    let mut page = "# HELP request_count_total Requests.\n# TYPE request_count_total counter\n".to_owned();
+    for at in 0..SERIES {
+        let labels: Vec<String> = labels_of(at)
+            .iter()
+            .map(|(name, value)| format!("{name}=\"{value}\""))
+            .collect();
+        let _ = writeln!(page, "request_count_total{{{}}} {}", labels.join(","), at * 37);
+    }
+    page.into_bytes()
+}
+
+fn page_in_protobuf() -> Vec<u8> {
+    let mut family = Vec::new();
+    wire::put_bytes(&mut family, 1, b"request_count_total");
+    wire::put_bytes(&mut family, 2, b"Requests.");
+    for at in 0..SERIES {
+        let mut metric = Vec::new();
+        for (name, value) in labels_of(at) {
+            let mut pair = Vec::new();
+            wire::put_bytes(&mut pair, 1, name.as_bytes());
+            wire::put_bytes(&mut pair, 2, value.as_bytes());
+            wire::put_bytes(&mut metric, 1, &pair);
+        }
+        let mut counter = Vec::new();
+        wire::put_fixed64(&mut counter, 1, ((at * 37) as f64).to_bits());
+        wire::put_bytes(&mut metric, 3, &counter);
+        wire::put_bytes(&mut family, 4, &metric);
+    }
+    let mut page = Vec::new();
+    wire::put_varint(&mut page, family.len() as u64);
+    page.extend(family);
+    page
+}
+
+/// All that a scrape does with a page but the fetching: reading, the target's labels, what has ended, OTLP, what is held for the next time.
+fn whole_scrape(name: &str, page: &[u8], read: &dyn Fn(&[u8]) -> SeriesList, options: &otlp::Options) {
+    let scrape = |before: &SeriesList| {
+        let mut list = read(page);
+        list.relabel(|labels| {
+            labels.set("job", "shop/checkout");
+            labels.set("instance", "10.0.12.34:8080");
+            true
+        })
+        .expect("labels");
+        assert_eq!(list.end_missing(before), Ok(0));
+        black_box(otlp::build(&list, options).expect("OTLP"));
+        list.forget_samples();
+        list
+    };
+    let mut before = scrape(&SeriesList::new());
+    let (start, mut rounds) = (Instant::now(), 0u32);
+    while start.elapsed() < MEASURE {
+        before = scrape(&before);
+        rounds += 1;
+    }
+    let took = start.elapsed() / rounds;
+    println!(
+        "a scrape of {SERIES} series in {name}: {:.1} MB, {:.1} ms, {:.0} ns a series; held until the next {:.0} bytes a series",
+        page.len() as f64 / 1e6,
+        took.as_secs_f64() * 1e3,
+        took.as_nanos() as f64 / SERIES as f64,
+        before.bytes_held() as f64 / SERIES as f64,
+    );
 }
 
 /// OTLP of requests in which the series of a histogram are far from each other, which is the worst that a sender can do.

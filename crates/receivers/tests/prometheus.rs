@@ -1,5 +1,9 @@
 //! Scraping over real sockets: pages, their series, what becomes of them when they go, discovery, credentials, and targets that mean harm.
 
+#[path = "support/protobuf.rs"]
+mod protobuf;
+#[path = "support/real_prometheus.rs"]
+mod real_prometheus;
 #[path = "support/site.rs"]
 mod site;
 
@@ -9,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use pipeline::config::{Config, Source};
 use pipeline::{Outcome, Reason};
+use protobuf::{PROTOBUF, delimited, gaps, gauge, inner, one_native, shared_labels};
+use real_prometheus::Real;
 use receivers::prometheus;
 use site::{PATIENCE, Reply, Site, Working};
 
@@ -432,6 +438,30 @@ async fn targets_that_mean_harm_are_down_and_cost_little() {
             page("a 1\n"),
         ),
         ("an error", "", Reply::Whole(404, "", b"a 1\n".to_vec())),
+        (
+            "protobuf without an end",
+            "",
+            Reply::Endless(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited\r\n\r\n",
+                gauge().repeat(1 << 12),
+            ),
+        ),
+        (
+            "protobuf that is none",
+            "",
+            Reply::Whole(200, PROTOBUF, b"a 1\n".to_vec()),
+        ),
+        ("half a family", "", Reply::Whole(200, PROTOBUF, gauge()[..5].to_vec())),
+        (
+            "labels that many buckets share",
+            "",
+            Reply::Whole(200, PROTOBUF, shared_labels()),
+        ),
+        (
+            "native histograms of nothing but gaps",
+            "scrape_native_histograms: true",
+            Reply::Whole(200, PROTOBUF, gaps()),
+        ),
     ];
     let mut running = tokio::task::JoinSet::new();
     for (what, more, reply) in cases {
@@ -440,6 +470,29 @@ async fn targets_that_mean_harm_are_down_and_cost_little() {
     while let Some(ended) = running.join_next().await {
         ended.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_page_in_protobuf_is_asked_for_and_native_histograms_end() {
+    let site = Site::start(|_| Reply::Whole(200, PROTOBUF, [gauge(), one_native()].concat())).await;
+    let mut running = start(job(&format!("scrape_native_histograms: true\n{}", of(&site))));
+    let lines = running.until("a scrape", |lines| has(lines, "up{} 1")).await;
+    assert!(
+        has(&lines, "| exponential b{} 5") && has(&lines, "gauge a{} 0"),
+        "{lines:#?}"
+    );
+    assert!(has(&lines, "scrape_samples_scraped{} 2"), "{lines:#?}");
+    let accept = site.seen.lock().unwrap()[0].header("accept").unwrap().to_owned();
+    assert!(accept.starts_with("application/vnd.google.protobuf;proto="), "{accept}");
+    site.answers(|_| Reply::Whole(200, PROTOBUF, gauge()));
+    running
+        .until("its end", |lines| {
+            lines
+                .iter()
+                .any(|line| line.contains("| exponential b{}") && line.ends_with("stale"))
+        })
+        .await;
+    running.finish().await;
 }
 
 async fn harm(what: &'static str, more: &'static str, reply: Reply) {
@@ -627,56 +680,9 @@ async fn tls_is_believed_as_the_job_says() {
     assert!(open.shutdown(PATIENCE).await);
 }
 
-/// A Prometheus that has nothing to do but to tell of itself.
-struct Real {
-    process: std::process::Child,
-    port: u16,
-    _folder: tempfile::TempDir,
-}
-
-impl Drop for Real {
-    fn drop(&mut self) {
-        // It may have ended by itself; there is nothing to keep.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-impl Real {
-    fn start() -> Option<Real> {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("prometheus.yml");
-        std::fs::write(&file, "global: { scrape_interval: 1m }\n").unwrap();
-        // It cannot say which port it was given, so it is told one that was free a moment ago.
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let started = std::process::Command::new("prometheus")
-            .arg(format!("--config.file={}", file.display()))
-            .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))
-            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-            .arg("--log.level=error")
-            .stdout(std::process::Stdio::null())
-            .spawn();
-        match started {
-            Ok(process) => Some(Real {
-                process,
-                port,
-                _folder: folder,
-            }),
-            Err(_) => {
-                eprintln!("skipped: prometheus is not installed");
-                None
-            }
-        }
-    }
-}
-
 #[tokio::test]
 async fn a_real_prometheus_is_scraped() {
-    let Some(real) = Real::start() else { return };
+    let Some(real) = Real::start(&[], "") else { return };
     // Once in OpenMetrics and once in the old format.
     for protocols in ["OpenMetricsText1.0.0", "PrometheusText0.0.4"] {
         let mut running = start(job(&format!(
@@ -696,6 +702,59 @@ async fn a_real_prometheus_is_scraped() {
             "| histogram prometheus_http_request_duration_seconds{handler=",
         ] {
             assert!(has(&lines, expect), "{protocols}: {expect} in {lines:#?}");
+        }
+        running.finish().await;
+    }
+}
+
+/// A native histogram of ours goes through a real Prometheus, which asks for it and tells it again in its own bytes, at `/federate`.
+#[tokio::test]
+async fn a_real_prometheus_tells_native_histograms() {
+    let deltas = [2 << 1, 1 << 1];
+    let spans = inner(12, &[1 << 3, 1 << 1, 2 << 3, 2]);
+    let mut histogram = [&[1 << 3, 5, 5 << 3, 3 << 1][..], &spans, &inner(13, &deltas)].concat();
+    model::wire::put_fixed64(&mut histogram, 2, 12.5f64.to_bits());
+    let label = inner(1, &[inner(1, b"path"), inner(2, b"/")].concat());
+    let metric = inner(4, &[label, inner(7, &histogram)].concat());
+    let native = delimited(&[&inner(1, b"took_seconds")[..], &[3 << 3, 4], &metric].concat());
+    let site = Site::start(move |_| Reply::Whole(200, PROTOBUF, native.clone())).await;
+    let jobs = format!(
+        "scrape_configs: [ {{ job_name: shop, scrape_interval: 300ms, scrape_timeout: 300ms, static_configs: [ {{ targets: [ '{}' ] }} ] }} ]\n",
+        site.address
+    );
+    let Some(real) = Real::start(&["--enable-feature=native-histograms"], &jobs) else {
+        return;
+    };
+    let targets = format!("static_configs: [ {{ targets: [ '127.0.0.1:{}' ] }} ]\n", real.port);
+    let every = "scrape_interval: 300ms\nscrape_timeout: 300ms\n";
+    let mut running = start(job(&format!(
+        "{every}scrape_native_histograms: true\nhonor_labels: true\nmetrics_path: /federate\nparams: {{ 'match[]': [ took_seconds ] }}\n{targets}"
+    )));
+    running
+        .until("the histogram", |lines| {
+            lines
+                .iter()
+                .any(|line| line.contains("| exponential took_seconds{") && line.ends_with(" 5"))
+        })
+        .await;
+    running.finish().await;
+    // Its own page, once in protobuf with native histograms wanted, and once without.
+    for wanted in [true, false] {
+        let mut running = start(job(&format!(
+            "{every}scrape_protocols: [ PrometheusProto ]\nscrape_native_histograms: {wanted}\n{targets}"
+        )));
+        let lines = running
+            .until("two good scrapes", |lines| {
+                lines.iter().filter(|line| line.contains("up{} 1")).count() >= 2
+            })
+            .await;
+        for expect in [
+            "gauge prometheus_ready{} 1",
+            "| counter prometheus_http_requests_total{code=200,handler=",
+            "| summary go_gc_duration_seconds{}",
+            "| histogram prometheus_http_request_duration_seconds{handler=",
+        ] {
+            assert!(has(&lines, expect), "{expect} in {lines:#?}");
         }
         running.finish().await;
     }

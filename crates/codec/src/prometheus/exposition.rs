@@ -16,7 +16,7 @@ use super::{Kind, naming};
 pub const MAX_PAGE_BYTES: usize = 1 << 30;
 
 /// What an exemplar's labels may have together (OpenMetrics 1.0, "Exemplars"); Prometheus refuses the page beyond it.
-const MAX_EXEMPLAR_CHARS: usize = 128;
+pub(super) const MAX_EXEMPLAR_CHARS: usize = 128;
 
 /// Times beyond this many milliseconds from 1970 are no times: 64 bits of nanoseconds end in 2554.
 const MAX_TIME_MS: f64 = 18_446_744_073_709.0;

@@ -8,6 +8,7 @@ pub mod labels;
 pub mod naming;
 pub mod number;
 pub mod otlp;
+pub mod protobuf;
 pub mod series;
 pub mod text;
 

@@ -5,8 +5,9 @@ use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
+use model::wire;
 
-use super::{Kind, STALE_NAN};
+use super::{FLAG_NO_RECORDED_VALUE, Kind, STALE_NAN};
 
 /// Labels that one series may have. Prometheus itself has no such bound by default; what it stores has a dozen.
 pub const MAX_LABELS: usize = 1_000;
@@ -73,7 +74,8 @@ pub(crate) enum NativeForm {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Native {
     pub form: NativeForm,
-    pub time_ms: i64,
+    /// Milliseconds since 1970, where the sender said so.
+    pub time_ms: Option<i64>,
     pub start_ms: i64,
     /// Of `bytes`.
     pub body: Stretch,
@@ -103,6 +105,8 @@ pub(crate) struct Series {
     pub samples: Stretch,
     pub exemplars: Stretch,
     pub natives: Stretch,
+    /// It has or had native histograms, and ends as one.
+    pub is_native: bool,
 }
 
 /// Series in the order in which they came.
@@ -272,6 +276,11 @@ impl<'a> SeriesRef<'a> {
         self.series.samples.of(&self.list.samples)
     }
 
+    /// How many native histograms it has.
+    pub fn histograms(self) -> usize {
+        self.series.natives.of(&self.list.natives).len()
+    }
+
     /// Labels, value and, if it was said, time of each exemplar.
     pub fn exemplars(self) -> impl Iterator<Item = (Vec<(&'a str, &'a str)>, f64, Option<i64>)> + use<'a> {
         let list = self.list;
@@ -313,6 +322,11 @@ impl SeriesList {
 
     pub fn is_empty(&self) -> bool {
         self.series.is_empty()
+    }
+
+    /// What its native histograms take as OTLP.
+    pub fn native_bytes(&self) -> usize {
+        self.bytes.len()
     }
 
     /// Memory of all its lists, as far as they are filled.
@@ -385,22 +399,25 @@ impl SeriesList {
     /// Lets all samples have the time of the scrape (`honor_timestamps: false`).
     pub fn forget_times(&mut self) {
         self.samples.iter_mut().for_each(|sample| sample.time_ms = None);
+        self.natives.iter_mut().for_each(|native| native.time_ms = None);
     }
 
     /// Leaves only what [`SeriesList::end_missing`] has to know the next time: series whose time is the scrape's, without samples and exemplars.
     pub fn forget_samples(&mut self) {
         let samples = std::mem::take(&mut self.samples);
+        let natives = std::mem::take(&mut self.natives);
         self.series.retain(|series| {
             let samples = series.samples.of(&samples);
+            let natives = series.natives.of(&natives);
             samples
                 .iter()
                 .all(|sample| sample.time_ms.is_none() && !is_stale(sample.value))
+                && natives.iter().all(|native| native.time_ms.is_none())
         });
         for series in &mut self.series {
             (series.samples, series.exemplars, series.natives) = Default::default();
         }
         self.exemplars = Vec::new();
-        self.natives = Vec::new();
         self.bytes = Vec::new();
     }
 
@@ -418,7 +435,9 @@ impl SeriesList {
         let mut families: Vec<Option<u32>> = vec![None; before.families.len()];
         let mut missing = Vec::new();
         for (at, series) in before.iter().enumerate() {
-            let has_own_time = series.samples().iter().any(|sample| sample.time_ms.is_some());
+            let natives = series.series.natives.of(&before.natives);
+            let has_own_time = series.samples().iter().any(|sample| sample.time_ms.is_some())
+                || natives.iter().any(|native| native.time_ms.is_some());
             let has_ended = series.samples().iter().any(|sample| is_stale(sample.value));
             let is_here = |at: &u32| {
                 let series_here = &self.series[*at as usize];
@@ -446,11 +465,14 @@ impl SeriesList {
             let pairs = before.pairs(old.labels);
             let labels = self.put_labels(pairs)?;
             self.begin(family);
-            self.put_sample(Sample {
-                value: STALE_NAN,
-                time_ms: None,
-                start_ms: 0,
-            });
+            match old.is_native {
+                true => self.put_ended_native()?,
+                false => self.put_sample(Sample {
+                    value: STALE_NAN,
+                    time_ms: None,
+                    start_ms: 0,
+                }),
+            }
             self.end(labels);
             ended += 1;
         }
@@ -566,11 +588,31 @@ impl SeriesList {
             samples: empty(self.samples.len()),
             exemplars: empty(self.exemplars.len()),
             natives: empty(self.natives.len()),
+            is_native: false,
         });
     }
 
     pub(crate) fn put_sample(&mut self, sample: Sample) {
         self.samples.push(sample);
+    }
+
+    /// Adds a native histogram that says that there is none any more.
+    fn put_ended_native(&mut self) -> Result<(), BadLabels> {
+        let start = self.bytes.len();
+        wire::put_fixed64(&mut self.bytes, 4, 0);
+        wire::put_tag(&mut self.bytes, 10, wire::VARINT);
+        wire::put_varint(&mut self.bytes, u64::from(FLAG_NO_RECORDED_VALUE));
+        let body = Stretch {
+            start: u32::try_from(start).map_err(|_| BadLabels::TooLong)?,
+            end: u32::try_from(self.bytes.len()).map_err(|_| BadLabels::TooLong)?,
+        };
+        self.natives.push(Native {
+            form: NativeForm::Exponential,
+            time_ms: None,
+            start_ms: 0,
+            body,
+        });
+        Ok(())
     }
 
     /// Takes back the series that was begun last, and its labels from `labels` on.
@@ -591,6 +633,7 @@ impl SeriesList {
             series.samples.end = samples as u32;
             series.exemplars.end = exemplars as u32;
             series.natives.end = natives as u32;
+            series.is_native = !series.natives.is_empty();
         }
     }
 }

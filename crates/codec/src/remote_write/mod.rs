@@ -9,7 +9,7 @@
 mod flatten;
 mod native;
 pub mod read;
-mod read_native;
+pub(crate) mod read_native;
 mod request;
 mod series;
 

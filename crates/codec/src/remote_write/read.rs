@@ -83,7 +83,9 @@ pub fn bytes_at_most(message: &[u8], version: Version) -> u64 {
     let series = |message: &[u8]| -> u64 {
         let fields = fields(message, "").map_while(Result::ok);
         let bytes = fields.map(|(number, payload)| match payload {
-            Payload::Bytes(body) if number == numbers.histograms => ELEMENT_BYTES + read_native::bytes_at_most(body),
+            Payload::Bytes(body) if number == numbers.histograms => {
+                ELEMENT_BYTES + read_native::bytes_at_most(body, [8, 11])
+            }
             Payload::Bytes(body) if number == numbers.exemplars => ELEMENT_BYTES + labels(body),
             _ => ELEMENT_BYTES,
         });
@@ -375,7 +377,7 @@ impl Reader {
                             };
                             list.natives.push(Native {
                                 form: told.form,
-                                time_ms: told.time_ms,
+                                time_ms: Some(told.time_ms),
                                 start_ms: told.start_ms,
                                 body,
                             });

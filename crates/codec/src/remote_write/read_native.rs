@@ -44,21 +44,21 @@ pub(super) struct Told {
 
 /// The message, as it is encoded.
 #[derive(Default)]
-struct Histogram {
-    count: Number,
-    sum: f64,
-    schema: i64,
-    zero_threshold: f64,
-    zero_count: Number,
-    negative: Side,
-    positive: Side,
+pub(crate) struct Histogram {
+    pub count: Number,
+    pub sum: f64,
+    pub schema: i64,
+    pub zero_threshold: f64,
+    pub zero_count: Number,
+    pub negative: Side,
+    pub positive: Side,
     custom_values: Vec<f64>,
     time_ms: i64,
     start_ms: i64,
 }
 
 #[derive(Default, Clone, Copy)]
-enum Number {
+pub(crate) enum Number {
     #[default]
     None,
     Int(u64),
@@ -66,6 +66,15 @@ enum Number {
 }
 
 impl Number {
+    /// As a sample has it.
+    pub fn approximately(self) -> f64 {
+        match self {
+            Number::None => 0.0,
+            Number::Int(value) => value as f64,
+            Number::Float(value) => value,
+        }
+    }
+
     fn whole(self) -> Result<u64, BadNative> {
         match self {
             Number::None => Ok(0),
@@ -77,22 +86,24 @@ impl Number {
 
 /// Buckets of one sign.
 #[derive(Default)]
-struct Side {
+pub(crate) struct Side {
     /// Offset and length.
-    spans: Vec<(i64, u64)>,
+    pub spans: Vec<(i64, u64)>,
     /// Differences, where counts are whole.
-    deltas: Vec<i64>,
+    pub deltas: Vec<i64>,
     /// Counts, where they are floats.
-    counts: Vec<f64>,
+    pub counts: Vec<f64>,
 }
 
-/// How much memory [`read`] takes at most for a message, what it writes among it.
-pub(super) fn bytes_at_most(message: &[u8]) -> u64 {
+/// How much memory reading a message takes at most, what is written of it among it. `spans` are the numbers of its fields of spans.
+pub(crate) fn bytes_at_most(message: &[u8], spans: [u64; 2]) -> u64 {
     // A span takes two bytes at least and becomes sixteen, a difference one byte and becomes eight, and a bucket sixteen.
     const GROWTH: u64 = 24;
     let mut gaps = 0u64;
     for (number, payload) in fields(message, "").map_while(Result::ok) {
-        if let (8 | 11, Payload::Bytes(span)) = (number, payload) {
+        if let Payload::Bytes(span) = payload
+            && spans.contains(&number)
+        {
             let offset = span_of(span).map_or(0, |(offset, _)| offset);
             gaps = gaps.saturating_add(offset.unsigned_abs());
         }
@@ -108,11 +119,16 @@ pub(super) fn read(out: &mut Vec<u8>, message: &[u8]) -> Result<Result<Told, Bad
         time_ms: histogram.time_ms,
         start_ms: histogram.start_ms,
     };
-    Ok(if histogram.schema == CUSTOM_BUCKETS {
-        explicit(out, &histogram).map(|()| told(NativeForm::Explicit))
+    Ok(write(out, &histogram).map(told))
+}
+
+/// The same of a histogram that was read already.
+pub(crate) fn write(out: &mut Vec<u8>, histogram: &Histogram) -> Result<NativeForm, BadNative> {
+    if histogram.schema == CUSTOM_BUCKETS {
+        explicit(out, histogram).map(|()| NativeForm::Explicit)
     } else {
-        exponential(out, &histogram).map(|()| told(NativeForm::Exponential))
-    })
+        exponential(out, histogram).map(|()| NativeForm::Exponential)
+    }
 }
 
 fn parse(message: &[u8]) -> Result<Histogram, BadRequest> {
@@ -142,7 +158,7 @@ fn parse(message: &[u8]) -> Result<Histogram, BadRequest> {
     Ok(histogram)
 }
 
-fn span_of(message: &[u8]) -> Result<(i64, u64), BadRequest> {
+pub(crate) fn span_of(message: &[u8]) -> Result<(i64, u64), BadRequest> {
     let (mut offset, mut length) = (0, 0);
     for field in fields(message, "BucketSpan") {
         match field? {
@@ -155,7 +171,7 @@ fn span_of(message: &[u8]) -> Result<(i64, u64), BadRequest> {
 }
 
 /// Packed or one by one.
-fn deltas(out: &mut Vec<i64>, payload: Payload<'_>) -> Result<(), BadRequest> {
+pub(crate) fn deltas(out: &mut Vec<i64>, payload: Payload<'_>) -> Result<(), BadRequest> {
     match payload {
         Payload::Varint(value) => out.push(unzigzag(value)),
         Payload::Bytes(mut packed) => {
@@ -169,7 +185,7 @@ fn deltas(out: &mut Vec<i64>, payload: Payload<'_>) -> Result<(), BadRequest> {
     Ok(())
 }
 
-fn doubles(out: &mut Vec<f64>, payload: Payload<'_>) -> Result<(), BadRequest> {
+pub(crate) fn doubles(out: &mut Vec<f64>, payload: Payload<'_>) -> Result<(), BadRequest> {
     match payload {
         Payload::Fixed64(bits) => out.push(f64::from_bits(bits)),
         Payload::Bytes(mut packed) => {
@@ -333,7 +349,7 @@ fn whole(value: f64) -> Result<u64, BadNative> {
     }
 }
 
-fn unzigzag(value: u64) -> i64 {
+pub(crate) fn unzigzag(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 

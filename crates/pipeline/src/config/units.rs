@@ -8,9 +8,9 @@ use std::time::Duration;
 use serde::Deserializer;
 use serde::de::{Error, Visitor};
 
-/// `5s`, `200ms`, `1h30m`, `1.5s`, `0`; days (`7d`) are ours.
+/// `5s`, `200ms`, `1h30m`, `1.5s`, `0`; days, weeks and years (`7d`, `1w`, `1y`) are Prometheus'.
 pub fn parse_duration(text: &str) -> Option<Duration> {
-    const UNITS_NANOS: [(&str, f64); 8] = [
+    const UNITS_NANOS: [(&str, f64); 10] = [
         ("ns", 1.0),
         ("us", 1e3),
         ("µs", 1e3),
@@ -19,6 +19,9 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
         ("m", 60e9),
         ("h", 3600e9),
         ("d", 86_400e9),
+        // Prometheus': a year has no leap day.
+        ("w", 7.0 * 86_400e9),
+        ("y", 365.0 * 86_400e9),
     ];
     if text == "0" {
         return Some(Duration::ZERO);
@@ -167,9 +170,11 @@ mod tests {
         check("1h30m", Some(5_400_000));
         check("1.5s", Some(1_500));
         check("7d", Some(604_800_000));
+        check("1w", Some(604_800_000));
+        check("1y1w1d12h", Some((372 * 24 + 36) * 3_600_000));
         check("0", Some(0));
         check("0s", Some(0));
-        for wrong in ["", "5", "s", "5 s", "-5s", "5y", "5s5", "1..5s", "9999999999h", "é5s"] {
+        for wrong in ["", "5", "s", "5 s", "-5s", "5q", "5s5", "1..5s", "9999999999h", "é5s"] {
             check(wrong, None);
         }
     }

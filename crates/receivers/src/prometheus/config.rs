@@ -53,7 +53,8 @@ pub struct Global {
     /// For one scrape. Default 10s, or the interval where that is shorter.
     #[serde(deserialize_with = "optional_duration")]
     pub scrape_timeout: Option<Duration>,
-    /// In which order formats are asked for. Default: OpenMetrics 1.0.0 and 0.0.1, then text 1.0.0 and 0.0.4.
+    /// In which order formats are asked for. Default: `OpenMetricsText1.0.0`, `OpenMetricsText0.0.1`, `PrometheusText1.0.0`, `PrometheusText0.0.4`; before them
+    /// `PrometheusProto` where `scrape_native_histograms` is true.
     pub scrape_protocols: Vec<String>,
     /// Added to every series, as the collector does. Default: none.
     pub external_labels: Labels,
@@ -70,7 +71,7 @@ pub struct Global {
     pub label_name_length_limit: Option<u64>,
     /// Bytes of a label's value. Default 0: no limit.
     pub label_value_length_limit: Option<u64>,
-    /// Without effect, as all below: rules and queries are not evaluated here, and pages are read as text.
+    /// Without effect, as all below: rules and queries are not evaluated here, and names are UTF-8.
     pub evaluation_interval: Option<IgnoredAny>,
     /// Without effect.
     pub rule_query_offset: Option<IgnoredAny>,
@@ -84,11 +85,11 @@ pub struct Global {
     pub metric_name_validation_scheme: Option<IgnoredAny>,
     /// Without effect.
     pub metric_name_escaping_scheme: Option<IgnoredAny>,
-    /// Without effect.
-    pub scrape_native_histograms: Option<IgnoredAny>,
-    /// Without effect.
-    pub always_scrape_classic_histograms: Option<IgnoredAny>,
-    /// Without effect.
+    /// Whether native histograms are taken, for which pages in protobuf are asked for first. Default: where `scrape_protocols` names `PrometheusProto`.
+    pub scrape_native_histograms: Option<bool>,
+    /// Whether the classic buckets of a native histogram are taken beside it. Default false.
+    pub always_scrape_classic_histograms: Option<bool>,
+    /// Without effect: in OTLP the buckets of a classic histogram are one point already.
     pub convert_classic_histograms_to_nhcb: Option<IgnoredAny>,
     /// Without effect; see `report_extra_scrape_metrics` of the receiver.
     pub extra_scrape_metrics: Option<IgnoredAny>,
@@ -190,16 +191,16 @@ pub struct ScrapeConfig {
     /// Certificates, for `https`.
     #[serde(default)]
     pub tls_config: TlsConfig,
-    /// Without effect, as all below: pages are read as text, where there are no native histograms.
+    /// Default: that of `global`.
     #[serde(default)]
-    pub scrape_native_histograms: Option<IgnoredAny>,
-    /// Without effect.
+    pub scrape_native_histograms: Option<bool>,
+    /// The older name of `always_scrape_classic_histograms`.
     #[serde(default)]
-    pub scrape_classic_histograms: Option<IgnoredAny>,
-    /// Without effect.
+    pub scrape_classic_histograms: Option<bool>,
+    /// Default: that of `global`.
     #[serde(default)]
-    pub always_scrape_classic_histograms: Option<IgnoredAny>,
-    /// Without effect.
+    pub always_scrape_classic_histograms: Option<bool>,
+    /// Without effect, as all below: in OTLP the buckets of a classic histogram are one point already.
     #[serde(default)]
     pub convert_classic_histograms_to_nhcb: Option<IgnoredAny>,
     /// Without effect.

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use codec::prometheus::protobuf::{self, Wanted};
 use http::HeaderMap;
 use net::ClientTls;
 use net::dial::headers;
@@ -77,6 +78,8 @@ pub(crate) struct Job {
     pub(crate) timeout: Duration,
     pub(crate) accept: String,
     pub(crate) fallback: Protocol,
+    /// Of pages in protobuf.
+    pub(crate) histograms: Wanted,
     pub(crate) metrics_path: String,
     pub(crate) scheme: Scheme,
     pub(crate) params: Params,
@@ -102,7 +105,7 @@ pub(crate) enum Protocol {
     OpenMetrics0,
     Text1,
     Text0,
-    /// Known, and not read here.
+    /// The only one that has native histograms.
     Protobuf,
 }
 
@@ -123,13 +126,13 @@ impl Protocol {
         })
     }
 
-    fn media_type(self) -> Option<&'static str> {
+    fn media_type(self) -> &'static str {
         match self {
-            Protocol::OpenMetrics1 => Some("application/openmetrics-text;version=1.0.0;escaping=allow-utf-8"),
-            Protocol::OpenMetrics0 => Some("application/openmetrics-text;version=0.0.1"),
-            Protocol::Text1 => Some("text/plain;version=1.0.0;escaping=allow-utf-8"),
-            Protocol::Text0 => Some("text/plain;version=0.0.4"),
-            Protocol::Protobuf => None,
+            Protocol::OpenMetrics1 => "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8",
+            Protocol::OpenMetrics0 => "application/openmetrics-text;version=0.0.1",
+            Protocol::Text1 => "text/plain;version=1.0.0;escaping=allow-utf-8",
+            Protocol::Text0 => "text/plain;version=0.0.4",
+            Protocol::Protobuf => protobuf::MEDIA_TYPE,
         }
     }
 }
@@ -138,7 +141,7 @@ impl Protocol {
 fn accept(protocols: &[Protocol]) -> String {
     let mut text = String::new();
     let mut weight = protocols.len() + 1;
-    for media_type in protocols.iter().filter_map(|it| it.media_type()) {
+    for media_type in protocols.iter().map(|it| it.media_type()) {
         text.push_str(&format!("{media_type};q=0.{weight},"));
         weight -= 1;
     }
@@ -167,11 +170,6 @@ impl Global {
             (
                 "metric_name_escaping_scheme",
                 self.metric_name_escaping_scheme.is_some(),
-            ),
-            ("scrape_native_histograms", self.scrape_native_histograms.is_some()),
-            (
-                "always_scrape_classic_histograms",
-                self.always_scrape_classic_histograms.is_some(),
             ),
             (
                 "convert_classic_histograms_to_nhcb",
@@ -244,28 +242,38 @@ impl ScrapeConfig {
             true => &global.scrape_protocols,
             false => &self.scrape_protocols,
         };
+        let natives = self.scrape_native_histograms.or(global.scrape_native_histograms);
         let asked = match protocols(names) {
-            Ok(list) if list.is_empty() => vec![
-                Protocol::OpenMetrics1,
-                Protocol::OpenMetrics0,
-                Protocol::Text1,
-                Protocol::Text0,
-            ],
+            Ok(list) if list.is_empty() => {
+                let first = (natives == Some(true)).then_some(Protocol::Protobuf);
+                let texts = [
+                    Protocol::OpenMetrics1,
+                    Protocol::OpenMetrics0,
+                    Protocol::Text1,
+                    Protocol::Text0,
+                ];
+                first.into_iter().chain(texts).collect()
+            }
             Ok(list) => list,
             Err(message) => return mistake(&["scrape_protocols"], message),
         };
-        if asked == [Protocol::Protobuf] {
+        if natives == Some(true) && !asked.contains(&Protocol::Protobuf) {
             return mistake(
                 &["scrape_protocols"],
-                "pages in protobuf are not read; add a format of text",
+                "without `PrometheusProto` there are no native histograms, which `scrape_native_histograms` asks for",
             );
         }
+        let histograms = Wanted {
+            natives: natives.unwrap_or_else(|| asked.contains(&Protocol::Protobuf)),
+            classics_beside: self
+                .always_scrape_classic_histograms
+                .or(self.scrape_classic_histograms)
+                .or(global.always_scrape_classic_histograms)
+                .unwrap_or(false),
+        };
         let fallback = match self.fallback_scrape_protocol.as_str() {
             "" => Protocol::Text0,
             name => match Protocol::parse(name) {
-                Ok(Protocol::Protobuf) => {
-                    return mistake(&["fallback_scrape_protocol"], "pages in protobuf are not read");
-                }
                 Ok(protocol) => protocol,
                 Err(message) => return mistake(&["fallback_scrape_protocol"], message),
             },
@@ -335,6 +343,7 @@ impl ScrapeConfig {
             timeout,
             accept: accept(&asked),
             fallback,
+            histograms,
             metrics_path: self.metrics_path.clone(),
             scheme: self.scheme,
             params: self.params.clone(),
@@ -363,12 +372,6 @@ impl ScrapeConfig {
     pub(crate) fn without_effect(&self) -> Vec<&'static str> {
         let keys = [
             ("track_timestamps_staleness", self.track_timestamps_staleness),
-            ("scrape_native_histograms", self.scrape_native_histograms.is_some()),
-            ("scrape_classic_histograms", self.scrape_classic_histograms.is_some()),
-            (
-                "always_scrape_classic_histograms",
-                self.always_scrape_classic_histograms.is_some(),
-            ),
             (
                 "convert_classic_histograms_to_nhcb",
                 self.convert_classic_histograms_to_nhcb.is_some(),

@@ -61,7 +61,7 @@ const MAX_MISTAKES: usize = 20;
 /// News of discovery that wait until a job has taken them in.
 const MAX_NEWS: usize = 16;
 
-/// Metrics of targets that expose them in Prometheus' text format or OpenMetrics.
+/// Metrics of targets that expose them in Prometheus' text format, OpenMetrics or Prometheus' protobuf.
 ///
 /// ```yaml
 /// receivers:

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use codec::prometheus::exposition::{self, BadPage};
 use codec::prometheus::otlp::{self, Options};
+use codec::prometheus::protobuf::{self, BadFamily};
 use codec::prometheus::series::{BadLabels, LabelSet, NAME, SeriesList};
 use codec::prometheus::text::Format;
 use codec::prometheus::{Kind, STALE_NAN};
@@ -83,6 +84,8 @@ pub(crate) enum Failure {
     NoMemory,
     #[error("the page cannot be read: {0}")]
     Page(#[from] BadPage),
+    #[error("the page cannot be read: {0}")]
+    Family(#[from] BadFamily),
     #[error("{0}")]
     Labels(#[from] BadLabels),
     #[error("a series has more than label_limit, {0} labels: {1}")]
@@ -128,7 +131,13 @@ pub(crate) struct Scraper {
 /// A page as it came.
 struct Page {
     bytes: Bytes,
-    format: Format,
+    format: PageFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PageFormat {
+    Text(Format),
+    Protobuf,
 }
 
 /// What was made of a page.
@@ -244,10 +253,14 @@ impl Scraper {
             other => return Err(Failure::Coding(other.chars().take(32).collect())),
         };
         let named = said(header::CONTENT_TYPE).filter(|kind| !kind.is_empty());
-        let format = named.and_then(exposition::format);
+        let format = named.and_then(|kind| match protobuf::is_it(kind) {
+            true => Some(PageFormat::Protobuf),
+            false => exposition::format(kind).map(PageFormat::Text),
+        });
         let format = format.unwrap_or(match job.fallback {
-            Protocol::OpenMetrics1 | Protocol::OpenMetrics0 => Format::OpenMetrics,
-            _ => Format::Text,
+            Protocol::OpenMetrics1 | Protocol::OpenMetrics0 => PageFormat::Text(Format::OpenMetrics),
+            Protocol::Text1 | Protocol::Text0 => PageFormat::Text(Format::Text),
+            Protocol::Protobuf => PageFormat::Protobuf,
         });
         Ok(Page { bytes, format })
     }
@@ -384,17 +397,25 @@ fn list_bytes(list: &SeriesList) -> u64 {
     let of = |name: &str, value: &str| (name.len() + value.len()) as u64 + LABEL_BYTES;
     let labels = list.iter().flat_map(|series| series.labels());
     let labels: u64 = labels.map(|(name, value)| of(name, value)).sum();
-    labels + list.len() as u64 * LINE_BYTES
+    labels + list.len() as u64 * LINE_BYTES + list.native_bytes() as u64
 }
 
 /// Reads a page and does with its series what the job says.
 async fn read(shared: &Arc<Shared>, target: &Arc<Target>, page: Page, lease: &mut Lease) -> Result<Read, Failure> {
-    let lines = memchr_iter(b'\n', &page.bytes).count() as u64;
-    let labels = memchr_iter(b'=', &page.bytes).count() as u64;
+    let (lines, labels, more) = match page.format {
+        PageFormat::Text(_) => {
+            let lines = memchr_iter(b'\n', &page.bytes).count() as u64;
+            (lines, memchr_iter(b'=', &page.bytes).count() as u64, 0)
+        }
+        PageFormat::Protobuf => {
+            let size = protobuf::size(&page.bytes);
+            (size.series, size.labels, size.bytes)
+        }
+    };
     let added = target.labels.len() + shared.job.external_labels.len();
     let text: usize = target.pairs().map(|(name, value)| name.len() + value.len()).sum();
     // Labels are written once as they came and once as they are relabelled, and again as OTLP.
-    let list = 2 * page.bytes.len() as u64
+    let list = 2 * (page.bytes.len() as u64 + more)
         + labels * 2 * LABEL_BYTES
         + lines * (LINE_BYTES + (added as u64) * LABEL_BYTES + text as u64);
     if !lease.grow(list) {
@@ -417,7 +438,10 @@ async fn read(shared: &Arc<Shared>, target: &Arc<Target>, page: Page, lease: &mu
 }
 
 fn process(page: &Page, job: &Job, target: &Target) -> Result<Read, Failure> {
-    let mut list = exposition::read(&page.bytes, page.format)?;
+    let mut list = match page.format {
+        PageFormat::Text(format) => exposition::read(&page.bytes, format)?,
+        PageFormat::Protobuf => protobuf::read(&page.bytes, job.histograms)?,
+    };
     let scraped = list.len();
     if !job.honors_times {
         list.forget_times();

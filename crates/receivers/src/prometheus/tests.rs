@@ -94,8 +94,11 @@ fn a_prometheus_yml_is_read_as_it_is() {
     );
     assert_eq!(
         second.accept,
-        "text/plain;version=0.0.4;q=0.4,application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.3,*/*;q=0.1"
+        "text/plain;version=0.0.4;q=0.4,application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.3,\
+         application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.2,*/*;q=0.1"
     );
+    // Who names the format wants what only that has.
+    assert!(second.histograms.natives && !first.histograms.natives);
     assert_eq!(
         warnings,
         [
@@ -197,9 +200,9 @@ fn mistakes_have_their_place() {
             "only the last part",
         ),
         (
-            &jobs("scrape_protocols: [ PrometheusProto ]"),
+            &jobs("scrape_native_histograms: true, scrape_protocols: [ PrometheusText1.0.0 ]"),
             "5",
-            "pages in protobuf are not read",
+            "without `PrometheusProto` there are no native histograms",
         ),
         (
             &jobs("scrape_protocols: [ OpenMetrics ]"),
@@ -210,11 +213,6 @@ fn mistakes_have_their_place() {
             &jobs("scrape_protocols: [ PrometheusText1.0.0, PrometheusText1.0.0 ]"),
             "5",
             "is there twice",
-        ),
-        (
-            &jobs("fallback_scrape_protocol: PrometheusProto"),
-            "5",
-            "pages in protobuf are not read",
         ),
         (
             &jobs("bearer_token: x, basic_auth: { username: y }"),

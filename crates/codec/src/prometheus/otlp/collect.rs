@@ -42,7 +42,8 @@ impl<'a> Builder<'a> {
                     NativeForm::Exponential => Form::Exponential,
                     NativeForm::Explicit => Form::Histogram,
                 };
-                if nanos(list.natives[native as usize].time_ms).is_none() {
+                let time_ms = list.natives[native as usize].time_ms;
+                if nanos(time_ms.unwrap_or(self.options.time_ms)).is_none() {
                     self.built.bad_times += 1;
                     continue;
                 }

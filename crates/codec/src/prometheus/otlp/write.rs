@@ -180,14 +180,15 @@ impl<'a> Builder<'a> {
     fn put_native(&self, out: &mut Vec<u8>, metric: &Metric<'_>, series: u32, native: u32) -> u64 {
         let is_last = native + 1 == self.series(series).natives.end;
         let native = &self.list.natives[native as usize];
+        let time_ms = native.time_ms.unwrap_or(self.options.time_ms);
         let (attributes, exemplars) = match metric.form {
             Form::Exponential => (1, 11),
             _ => (9, 8),
         };
         self.put_labels(out, attributes, series, Kind::Histogram, "");
-        put_times(out, native.start_ms, native.time_ms);
+        put_times(out, native.start_ms, time_ms);
         out.extend_from_slice(native.body.of(&self.list.bytes));
-        self.put_exemplars(out, exemplars, series, is_last, native.time_ms)
+        self.put_exemplars(out, exemplars, series, is_last, time_ms)
     }
 
     /// A histogram or a summary of the parts that [`Builder::parts_of`] put in order.

@@ -32,7 +32,7 @@ says. `trackline serve` takes the same options; without a file it runs the built
   `NAME=VALUE` lines; the process's own environment goes first.
 - **Names.** A component is `kind` or `kind/name`, by any of the names that `trackline components` lists; it runs when a pipeline or
   `service.extensions` names it. An unknown key is an error that names its line and what was probably meant.
-- **Values.** Durations are written `200ms`, `1h30m` or `7d`, sizes `64MiB`, `10GB` or as a number of bytes.
+- **Values.** Durations are written `200ms`, `1h30m`, `7d`, `1w` or `1y`, sizes `64MiB`, `10GB` or as a number of bytes.
 - **Secrets.** Neither messages nor `trackline config` show what stands under `headers` or a key such as `password` or `token`, what
   comes from a variable such as `API_KEY` or from `${file:…}`, or a password in an address. A secret in a file that every user of the
   machine may read is warned of.
@@ -96,7 +96,11 @@ const SECTIONS: &[(&str, &str, &[&str])] = &[
     (
         "Receiver `httpcheck`",
         "Config",
-        &["crates/receivers/src/httpcheck.rs", TLS],
+        &[
+            "crates/receivers/src/httpcheck.rs",
+            "crates/receivers/src/httpcheck/validation.rs",
+            TLS,
+        ],
     ),
     (
         "Processor `attributes`",

@@ -14,6 +14,8 @@ use net::ClientTls;
 use net::dial::{Answer, Client, DialConfigError, DialError, Reading, Target, TlsSetup};
 use serde::{Deserialize, Deserializer};
 
+use crate::cookies::Jar;
+
 /// Redirects that are followed; the tenth is a circle.
 const MAX_REDIRECTS: usize = 10;
 
@@ -159,6 +161,8 @@ pub(crate) struct Asked {
     asking: Arc<Asking>,
     url: String,
     client: Client,
+    /// What its answers set, where that is kept.
+    jar: Option<Jar>,
 }
 
 impl Asked {
@@ -176,7 +180,16 @@ impl Asked {
             asking,
             url: url.to_owned(),
             client,
+            jar: None,
         })
+    }
+
+    /// Keeps cookies from one request to the next.
+    pub(crate) fn with_cookies(self) -> Asked {
+        Asked {
+            jar: Some(Jar::default()),
+            ..self
+        }
     }
 
     /// One request with the headers of the settings and `more`, and its answer, whatever that says. Dropping the future gives the request up.
@@ -205,11 +218,18 @@ impl Asked {
             *request.method_mut() = method.clone();
             *request.uri_mut() = uri(&url)?;
             *request.headers_mut() = headers.clone();
+            if let Some(jar) = &self.jar {
+                let to = request.uri().clone();
+                jar.add(&to, request.headers_mut());
+            }
             let answer = elsewhere
                 .as_ref()
                 .unwrap_or(&self.client)
                 .send_reading(request, reborrow(&mut reading))
                 .await?;
+            if let Some(jar) = &self.jar {
+                jar.keep(&uri(&url)?, &answer.headers);
+            }
             let Some(next) = self.redirect(&answer, &url) else {
                 return Ok(answer);
             };

@@ -15,10 +15,13 @@
 //!
 //! The metrics are the collector's: `httpcheck.status` has a point per class of status, 1 for the class of the answer; `httpcheck.duration` is the time in
 //! milliseconds until the head of the answer was there; `httpcheck.error` says why there was no answer. Beyond the collector's there is `httpcheck.up`: 1 if the
-//! answer was a success (2xx) and came in time, else 0. It is told at every check, so that `httpcheck_up == 0` is an alert on a service that is down and
+//! answer was a success (2xx), came in time and has the body that `validations` demand, else 0. It is told at every check, so that `httpcheck_up == 0` is an alert on a service that is down and
 //! `avg_over_time(httpcheck_up[30d])` its availability. Where a target has a `service_name`, its points are that service's.
 //!
-//! Redirects are followed. Each URL is asked by itself, so that one that does not answer delays no other, and the body of an answer is not read.
+//! Redirects are followed. Each URL is asked by itself, so that one that does not answer delays no other. The body of an answer is read only where
+//! `validations` are about it or its size is asked for; then the duration is that of the whole answer, and one that passes 1 MiB is an error.
+
+mod validation;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,6 +45,9 @@ use crate::client::{Asked, Asking, FetchError, Login};
 use crate::push::{Pushing, now_unix_nano};
 use crate::settings::{self, Mounted};
 
+use self::validation::Validation;
+pub use self::validation::ValidationConfig;
+
 /// The only signal that it makes.
 pub const SIGNALS: [Signal; 1] = [Signal::Metrics];
 
@@ -50,6 +56,9 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An interval below it would be a load test.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Bytes of an answer's body that are looked at; a health check says less.
+const MAX_BODY_BYTES: usize = 1 << 20;
 
 /// Bytes of an error's text as an attribute: each text is a series.
 const MAX_ERROR_BYTES: usize = 256;
@@ -66,7 +75,7 @@ const MAX_ERROR_BYTES: usize = 256;
 /// ```
 ///
 /// `httpcheck.status` has a point per class of status, 1 for the class of the answer; `httpcheck.duration` is in milliseconds; `httpcheck.error` says why there
-/// was no answer; `httpcheck.up` is 1 if the answer was a success (2xx) and came in time, else 0. `httpcheck_up == 0` is an alert on a service that is
+/// was no answer; `httpcheck.up` is 1 if the answer was a success (2xx), came in time and has the body that `validations` demand, else 0. `httpcheck_up == 0` is an alert on a service that is
 /// down, `avg_over_time(httpcheck_up[30d])` its availability.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -85,6 +94,9 @@ pub struct Config {
     /// Which metrics are told, by name, with `enabled`.
     #[serde(default)]
     pub metrics: MetricsConfig,
+    /// Must be absent: each URL is checked by itself.
+    #[serde(default, deserialize_with = "no_sequences")]
+    pub sequences: (),
 }
 
 /// `metrics:`.
@@ -103,6 +115,15 @@ pub struct MetricsConfig {
     /// On by default.
     #[serde(rename = "httpcheck.up")]
     pub up: Enabled,
+    /// How many of a target's `validations` hold and do not, by `validation.type`. On by default.
+    #[serde(rename = "httpcheck.validation.passed")]
+    pub validation_passed: Enabled,
+    /// The same; 0 where all hold.
+    #[serde(rename = "httpcheck.validation.failed")]
+    pub validation_failed: Enabled,
+    /// Bytes of the answer's body. Off by default, because it has bodies read that nobody else wants.
+    #[serde(rename = "httpcheck.response.size")]
+    pub response_size: Option<Enabled>,
     /// Not measured; accepted with a warning, as all below, which the collector has and tells only if asked to.
     #[serde(rename = "httpcheck.client.connection.duration")]
     pub connection_duration: Option<Enabled>,
@@ -116,20 +137,11 @@ pub struct MetricsConfig {
     #[serde(rename = "httpcheck.response.duration")]
     pub response_duration: Option<Enabled>,
     /// Not measured.
-    #[serde(rename = "httpcheck.response.size")]
-    pub response_size: Option<Enabled>,
-    /// Not measured.
     #[serde(rename = "httpcheck.tls.cert_remaining")]
     pub tls_cert_remaining: Option<Enabled>,
     /// Not measured.
     #[serde(rename = "httpcheck.tls.handshake.duration")]
     pub tls_handshake_duration: Option<Enabled>,
-    /// Not measured.
-    #[serde(rename = "httpcheck.validation.failed")]
-    pub validation_failed: Option<Enabled>,
-    /// Not measured.
-    #[serde(rename = "httpcheck.validation.passed")]
-    pub validation_passed: Option<Enabled>,
 }
 
 impl MetricsConfig {
@@ -140,11 +152,8 @@ impl MetricsConfig {
             ("httpcheck.client.request.duration", &self.request_duration),
             ("httpcheck.dns.lookup.duration", &self.dns_lookup_duration),
             ("httpcheck.response.duration", &self.response_duration),
-            ("httpcheck.response.size", &self.response_size),
             ("httpcheck.tls.cert_remaining", &self.tls_cert_remaining),
             ("httpcheck.tls.handshake.duration", &self.tls_handshake_duration),
-            ("httpcheck.validation.failed", &self.validation_failed),
-            ("httpcheck.validation.passed", &self.validation_passed),
         ];
         let asked = all.iter().filter(|(_, set)| set.as_ref().is_some_and(|it| it.enabled));
         asked.map(|(name, _)| *name).collect()
@@ -216,9 +225,68 @@ pub struct TargetConfig {
     /// Must be absent: write the header that it would set.
     #[serde(deserialize_with = "no_auth")]
     pub auth: (),
-    /// Must be absent: bodies are not looked at.
-    #[serde(deserialize_with = "no_validations")]
-    pub validations: (),
+    /// What the body of an answer must be like. A check of which one does not hold is not up. Default: anything.
+    pub validations: Vec<ValidationConfig>,
+    /// With what `body` is compressed: `gzip`, `zstd`, `zlib`, `deflate` or `none`. Default none.
+    #[serde(deserialize_with = "compression")]
+    pub compression: Option<Compressing>,
+    /// Accepted without effect: a body that is the same at each check is compressed once, well.
+    pub compression_params: Option<IgnoredAny>,
+    /// Whether the cookies that answers set are sent with the next checks.
+    pub cookies: Cookies,
+    /// Must be absent or empty: extensions do not change checks.
+    #[serde(deserialize_with = "no_middlewares")]
+    pub middlewares: (),
+    /// Must be absent; it is a key beside `targets`, and refused there.
+    #[serde(deserialize_with = "no_sequences")]
+    pub sequences: (),
+}
+
+/// `cookies:`.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cookies {
+    /// Default false. At most 50 are kept for a URL, in memory.
+    pub enabled: bool,
+}
+
+/// A coding of a request's body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compressing {
+    Gzip,
+    Zstd,
+    /// What HTTP calls `deflate` has zlib's head (RFC 9110, 8.4.1.2).
+    Zlib(&'static str),
+}
+
+impl Compressing {
+    fn name(self) -> &'static str {
+        match self {
+            Compressing::Gzip => "gzip",
+            Compressing::Zstd => "zstd",
+            Compressing::Zlib(name) => name,
+        }
+    }
+
+    fn pack(self, body: &[u8]) -> Result<Bytes, String> {
+        let mut deflating = libdeflater::Compressor::new(libdeflater::CompressionLvl::default());
+        let mut packed = vec![
+            0;
+            deflating
+                .gzip_compress_bound(body.len())
+                .max(deflating.zlib_compress_bound(body.len()))
+        ];
+        let length = match self {
+            Compressing::Gzip => deflating.gzip_compress(body, &mut packed),
+            Compressing::Zlib(_) => deflating.zlib_compress(body, &mut packed),
+            Compressing::Zstd => {
+                let packed = zstd::bulk::compress(body, zstd::DEFAULT_COMPRESSION_LEVEL);
+                return packed.map(Bytes::from).map_err(|error| error.to_string());
+            }
+        };
+        packed.truncate(length.map_err(|error| format!("{error:?}"))?);
+        Ok(packed.into())
+    }
 }
 
 impl Default for TargetConfig {
@@ -244,7 +312,12 @@ impl Default for TargetConfig {
             write_buffer_size: None,
             proxy_url: (),
             auth: (),
-            validations: (),
+            validations: Vec::new(),
+            compression: None,
+            compression_params: None,
+            cookies: Cookies::default(),
+            middlewares: (),
+            sequences: (),
         }
     }
 }
@@ -277,10 +350,33 @@ fn no_auth<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
     ))
 }
 
-fn no_validations<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
+fn compression<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Compressing>, D::Error> {
+    match Option::<String>::deserialize(deserializer)?.as_deref() {
+        None | Some("" | "none") => Ok(None),
+        Some("gzip") => Ok(Some(Compressing::Gzip)),
+        Some("zstd") => Ok(Some(Compressing::Zstd)),
+        Some("zlib") => Ok(Some(Compressing::Zlib("zlib"))),
+        Some("deflate") => Ok(Some(Compressing::Zlib("deflate"))),
+        Some(other) => Err(D::Error::custom(format!(
+            "`{other}` is not available for the body of a check; write gzip, zstd, zlib, deflate or none"
+        ))),
+    }
+}
+
+fn no_middlewares<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
+    match Option::<Vec<IgnoredAny>>::deserialize(deserializer)? {
+        None => Ok(()),
+        Some(list) if list.is_empty() => Ok(()),
+        Some(_) => Err(D::Error::custom(
+            "extensions do not change checks; leave it out, and write what they would add under `headers`",
+        )),
+    }
+}
+
+fn no_sequences<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
     IgnoredAny::deserialize(deserializer)?;
     Err(D::Error::custom(
-        "bodies are not looked at; let the service answer with a status that tells",
+        "steps that depend on each other are not checked; write each URL as a target of its own, or let the service check itself at one URL",
     ))
 }
 
@@ -346,6 +442,13 @@ impl Config {
                 }
             }
             headers(&target.headers).map_err(|why| section.problem(&["targets", &at, "headers"], why))?;
+            for (item, validation) in target.validations.iter().enumerate() {
+                validation.compile().map_err(|(key, why)| {
+                    let item = item.to_string();
+                    let path = ["targets", &at, "validations", &item, key];
+                    section.problem(if key.is_empty() { &path[..4] } else { &path }, why)
+                })?;
+            }
             if let Err((key, why)) = target.tls.check() {
                 return Err(section.problem(&["targets", &at, "tls", key], why));
             }
@@ -378,17 +481,36 @@ impl settings::Settings for Config {
                     .entry(http::header::CONTENT_TYPE)
                     .or_insert(http::HeaderValue::from_static(kind));
             }
+            let mut body = Bytes::from(target.body.clone());
+            if let Some(compressing) = target.compression.filter(|_| !body.is_empty()) {
+                body = compressing.pack(&body)?;
+                given.insert(
+                    http::header::CONTENT_ENCODING,
+                    http::HeaderValue::from_static(compressing.name()),
+                );
+            }
+            let mut validations = Vec::new();
+            for config in &target.validations {
+                validations.extend(config.compile().map_err(|(_, why)| why)?);
+            }
+            let validations: Arc<[Validation]> = validations.into();
             let asking = Arc::new(Asking::new(&target.tls, Login::Nobody, given)?);
             let patience = match self.timeout {
                 Duration::ZERO => target.timeout,
                 all => all.min(target.timeout),
             };
             for url in target.urls() {
+                let asked = Asked::new(Arc::clone(&asking), url)?;
                 checks.push(Check {
-                    asked: Asked::new(Arc::clone(&asking), url)?,
+                    asked: if target.cookies.enabled {
+                        asked.with_cookies()
+                    } else {
+                        asked
+                    },
+                    validations: Arc::clone(&validations),
                     url: url.clone(),
                     method: target.method.clone(),
-                    body: target.body.clone().into(),
+                    body: body.clone(),
                     service: target.service_name.clone(),
                     timeout: patience,
                     told: Arc::clone(&told),
@@ -418,6 +540,7 @@ impl settings::Settings for Config {
 /// One URL that is asked.
 struct Check {
     asked: Asked,
+    validations: Arc<[Validation]>,
     url: String,
     method: Method,
     body: Bytes,
@@ -432,11 +555,15 @@ struct Found {
     /// The answer's status, or why there is none.
     status: Result<u16, String>,
     took: Duration,
+    /// Bytes of the body, where it was read.
+    size_bytes: Option<usize>,
+    /// Of each kind of validation how many hold, and how many do not. None without an answer.
+    validations: Vec<(&'static str, i64, i64)>,
 }
 
 impl Found {
     fn is_up(&self) -> bool {
-        matches!(self.status, Ok(200..=299))
+        matches!(self.status, Ok(200..=299)) && self.validations.iter().all(|(_, _, failed)| *failed == 0)
     }
 }
 
@@ -452,7 +579,13 @@ impl Check {
             if found.is_up() != std::mem::replace(&mut was_up, found.is_up()) {
                 match &found.status {
                     Ok(status) if found.is_up() => tracing::info!("{} is up: HTTP {status}", self.url),
-                    Ok(status) => tracing::warn!("{} is down: HTTP {status}", self.url),
+                    Ok(status) => match found.validations.iter().find(|(_, _, failed)| *failed > 0) {
+                        Some((kind, ..)) => tracing::warn!(
+                            "{} is down: HTTP {status}, and not the body that `{kind}` demands",
+                            self.url
+                        ),
+                        None => tracing::warn!("{} is down: HTTP {status}", self.url),
+                    },
                     Err(why) => tracing::warn!("{} is down: {why}", self.url),
                 }
             }
@@ -463,17 +596,49 @@ impl Check {
     async fn ask(&self) -> Found {
         let start = Instant::now();
         let headers = HeaderMap::new();
-        let asked = self
-            .asked
-            .ask(&self.method, &headers, self.body.clone(), Reading::Leave);
-        let status = match timeout(self.timeout, asked).await {
-            Ok(Ok(answer)) => Ok(answer.status.as_u16()),
+        let tells_size = self.told.response_size.as_ref().is_some_and(|it| it.enabled);
+        let looks_at_body = tells_size || !self.validations.is_empty();
+        let mut lease = self.pushing.intake().budget().charge(0);
+        let mut room = |bytes: u64| lease.grow(bytes);
+        let reading = match looks_at_body {
+            false => Reading::Leave,
+            true => Reading::Keep {
+                limit_bytes: MAX_BODY_BYTES,
+                room: &mut room,
+            },
+        };
+        let asked = self.asked.ask(&self.method, &headers, self.body.clone(), reading);
+        let answer = timeout(self.timeout, asked).await;
+        let took = start.elapsed();
+        let mut size_bytes = None;
+        let mut validations: Vec<(&'static str, i64, i64)> = Vec::new();
+        let status = match answer {
+            Ok(Ok(answer)) => {
+                size_bytes = tells_size.then_some(answer.body.len());
+                for validation in self.validations.iter() {
+                    let kind = validation.kind();
+                    let at = validations
+                        .iter()
+                        .position(|(known, ..)| *known == kind)
+                        .unwrap_or_else(|| {
+                            validations.push((kind, 0, 0));
+                            validations.len() - 1
+                        });
+                    match validation.holds(&answer.body) {
+                        true => validations[at].1 += 1,
+                        false => validations[at].2 += 1,
+                    }
+                }
+                Ok(answer.status.as_u16())
+            }
             Ok(Err(error)) => Err(shortened(&error)),
             Err(_) => Err(format!("no answer in {:?}", self.timeout)),
         };
         Found {
             status,
-            took: start.elapsed(),
+            took,
+            size_bytes,
+            validations,
         }
     }
 
@@ -504,6 +669,29 @@ impl Check {
             let millis = i64::try_from(found.took.as_millis()).unwrap_or(i64::MAX);
             scope.gauge("httpcheck.duration", "ms", |points| {
                 points.number(&point(millis), &[], url)
+            });
+        }
+        if let Some(bytes) = found.size_bytes {
+            let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+            scope.gauge("httpcheck.response.size", "By", |points| {
+                points.number(&point(bytes), &[], url)
+            });
+        }
+        for (name, is_told, of) in [
+            ("httpcheck.validation.passed", told.validation_passed.enabled, 1),
+            ("httpcheck.validation.failed", told.validation_failed.enabled, 2),
+        ] {
+            if !is_told || found.validations.is_empty() {
+                continue;
+            }
+            scope.sum(name, "1", Temporality::Cumulative, false, |points| {
+                for (kind, passed, failed) in &found.validations {
+                    let count = if of == 1 { *passed } else { *failed };
+                    points.number(&point(count), &[], |attributes| {
+                        url(attributes);
+                        attributes.text("validation.type", kind);
+                    });
+                }
             });
         }
         if told.error.enabled
@@ -552,89 +740,4 @@ fn shortened(error: &FetchError) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use pipeline::config::Source;
-
-    fn read(settings: &str) -> Result<Config, String> {
-        let text = format!("receivers:\n  it: {settings}\nservice: {{ pipelines: {{ metrics: {{}} }} }}\n");
-        let config = pipeline::config::Config::load(vec![Source::new("test", text)], &|_| None)
-            .map_err(|error| error.to_string())?;
-        Config::parse(&config.section(&config.receivers[0])).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn the_collectors_settings_are_read() {
-        let config = read(
-            "{ collection_interval: 30s, initial_delay: 0s, metrics: { httpcheck.status: { enabled: false }, httpcheck.tls.cert_remaining: { enabled: true } }, targets: [ { method: post, \
-             endpoints: [ 'https://a/', 'http://b:1/x?y=z' ], endpoint: 'http://[::1]:8/', headers: { a: b }, body: '{}', auto_content_type: true, \
-             tls: { insecure_skip_verify: true }, max_idle_conns: 5 } ] }",
-        )
-        .expect("right");
-        assert_eq!(
-            (config.collection_interval, config.timeout),
-            (Duration::from_secs(30), Duration::ZERO)
-        );
-        let target = &config.targets[0];
-        assert_eq!((&target.method, target.timeout), (&Method::POST, DEFAULT_TIMEOUT));
-        assert_eq!(target.urls().count(), 3);
-        assert!(!config.metrics.status.enabled && config.metrics.up.enabled);
-        assert_eq!(config.metrics.unmeasured(), ["httpcheck.tls.cert_remaining"]);
-    }
-
-    #[test]
-    fn mistakes_have_their_place() {
-        for (settings, expect) in [
-            ("{}", "the key `targets` is missing"),
-            ("{ targets: [] }", "there is nothing to check"),
-            ("{ targets: [ {} ] }", "name an `endpoint`"),
-            (
-                "{ targets: [ { endpoint: 'localhost:80' } ] }",
-                "does not begin with http://",
-            ),
-            (
-                "{ targets: [ { endpoints: [ 'http://a/', 'ftp://x' ] } ] }",
-                "`ftp://` is not supported",
-            ),
-            (
-                "{ targets: [ { endpoint: 'http://me:pw@x/' } ] }",
-                "must not hold a user",
-            ),
-            (
-                "{ targets: [ { endpoint: 'http://x/', methd: GET } ] }",
-                "did you mean `method`?",
-            ),
-            (
-                "{ targets: [ { endpoint: 'http://x/', method: 'G T' } ] }",
-                "is not a method",
-            ),
-            (
-                "{ targets: [ { endpoint: 'http://x/', tls: { key_file: k } } ] }",
-                "`key_file` needs `cert_file`",
-            ),
-            (
-                "{ targets: [ { endpoint: 'http://x/', headers: { 'a b': c } } ] }",
-                "is not the name of a header",
-            ),
-            (
-                "{ targets: [ { endpoint: 'http://x/', proxy_url: 'http://p' } ] }",
-                "through a proxy",
-            ),
-            (
-                "{ targets: [ { endpoint: 'http://x/', auth: { authenticator: a } } ] }",
-                "under `headers`",
-            ),
-            (
-                "{ targets: [ { endpoint: 'http://x/' } ], collection_interval: 1ms }",
-                "must be at least 100ms",
-            ),
-            (
-                "{ targets: [ { endpoint: 'http://x/' } ], collection_interval: 10 }",
-                "the unit is missing",
-            ),
-        ] {
-            let said = read(settings).expect_err(settings);
-            assert!(said.contains("test:2") && said.contains(expect), "{settings}: {said}");
-        }
-    }
-}
+mod tests;

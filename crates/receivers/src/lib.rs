@@ -15,6 +15,7 @@ mod admit;
 mod answer;
 mod body;
 mod client;
+mod cookies;
 pub mod filelog;
 mod guard;
 pub mod hostmetrics;

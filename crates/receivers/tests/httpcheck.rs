@@ -179,3 +179,72 @@ async fn without_memory_a_check_is_dropped_and_counted() {
     }
     running.finish().await;
 }
+
+#[tokio::test]
+async fn bodies_are_validated_cookies_come_back_and_a_body_is_compressed() {
+    let site = Site::start(|seen| match seen.path() {
+        "/status" => Reply::Whole(200, "", br#"{"status":"ok","checks":[{"up":true}]}"#.to_vec()),
+        "/login" if seen.header("cookie") == Some("a=b") => {
+            Reply::Whole(200, "set-cookie: session=7; Path=/\r\n", Vec::new())
+        }
+        "/login" if seen.header("cookie").is_some_and(|sent| sent.contains("session=7")) => {
+            Reply::Whole(204, "", Vec::new())
+        }
+        "/jump" => Reply::Whole(302, "set-cookie: way=here; Path=/\r\nlocation: /landed\r\n", Vec::new()),
+        "/landed" if seen.header("cookie") == Some("way=here") => Reply::Whole(204, "", Vec::new()),
+        "/packed" if seen.header("content-encoding") == Some("gzip") => {
+            let mut body = vec![0; 3];
+            let length = libdeflater::Decompressor::new().gzip_decompress(&seen.body, &mut body);
+            let is_it = length == Ok(3) && body == b"abc";
+            Reply::Whole(if is_it { 204 } else { 400 }, "", Vec::new())
+        }
+        "/endless" => Reply::Endless("HTTP/1.1 200 OK\r\n\r\n", vec![b'x'; 1 << 16]),
+        _ => Reply::Whole(403, "", Vec::new()),
+    })
+    .await;
+    let at = site.address;
+    let mut running = Working::start(
+        "httpcheck",
+        settings(&format!(
+            "{{ initial_delay: 0s, collection_interval: 100ms, metrics: {{ httpcheck.response.size: {{ enabled: true }} }}, targets: [ \
+               {{ endpoint: 'http://{at}/status', validations: [ {{ json_path: '$$.status', equals: ok }}, {{ json_path: '$$.checks[0].up', equals: 'false' }}, {{ contains: status, max_size: 100 }} ] }}, \
+               {{ endpoint: 'http://{at}/login', cookies: {{ enabled: true }}, headers: {{ cookie: a=b }} }}, \
+               {{ endpoint: 'http://{at}/jump', cookies: {{ enabled: true }} }}, \
+               {{ endpoint: 'http://{at}/packed', method: POST, body: abc, compression: gzip }}, \
+               {{ endpoint: 'http://{at}/endless', validations: [ {{ contains: y }} ] }} ] }}"
+        )),
+        4 << 20,
+    );
+    let is_up = |path: &str, up: u8| format!("gauge httpcheck.up{{http.url=http://{at}/{path}}} {up}");
+    let lines = running
+        .until("a point of each", |lines| {
+            has(lines, "http.status_code=204,http.url=http://127.0.0.1")
+                && has(lines, &is_up("packed", 1))
+                && has(lines, &is_up("jump", 1))
+                && has(lines, &is_up("endless", 0))
+                && has(lines, &is_up("status", 0))
+                && lines
+                    .iter()
+                    .any(|line| line.contains("/login") && line.contains("status_code=204"))
+        })
+        .await;
+    for expect in [
+        format!("sum httpcheck.validation.passed{{http.url=http://{at}/status,validation.type=json_path}} 1"),
+        format!("sum httpcheck.validation.failed{{http.url=http://{at}/status,validation.type=json_path}} 1"),
+        format!("sum httpcheck.validation.passed{{http.url=http://{at}/status,validation.type=contains}} 1"),
+        format!("sum httpcheck.validation.failed{{http.url=http://{at}/status,validation.type=size}} 0"),
+        format!(
+            "sum httpcheck.status{{http.method=GET,http.status_class=2xx,http.status_code=200,http.url=http://{at}/status}} 1"
+        ),
+        format!("gauge httpcheck.response.size{{http.url=http://{at}/status}} 38"),
+    ] {
+        assert!(has(&lines, &expect), "{expect} in {lines:#?}");
+    }
+    assert!(
+        lines
+            .iter()
+            .any(|line| line.contains("httpcheck.error") && line.contains("/endless")),
+        "{lines:#?}"
+    );
+    running.finish().await;
+}

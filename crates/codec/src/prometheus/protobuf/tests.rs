@@ -558,6 +558,54 @@ fn what_it_takes_is_known_before() {
     assert_eq!(size(b"no page"), Size::default());
 }
 
+/// The fuzz target's claims, over pages that were right before some of their bytes were changed.
+#[test]
+fn a_page_that_was_damaged_is_none_or_is_as_large_as_was_said() {
+    const CHANGES: u64 = 3_000;
+    let good = page(&[
+        histogram(both()),
+        histogram(Hist {
+            exemplars: vec![Example::default()],
+            ..both()
+        }),
+    ]);
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let mut random = |below: usize| {
+        // Marsaglia, "Xorshift RNGs".
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below as u64) as usize
+    };
+    let mut read_anyway = 0;
+    for _ in 0..CHANGES {
+        let mut body = good.clone();
+        for _ in 0..=random(3) {
+            let at = random(body.len());
+            match random(3) {
+                0 => body[at] = random(256) as u8,
+                1 => body[at] ^= 1 << random(8),
+                _ => drop(body.splice(at..at, [random(256) as u8])),
+            }
+        }
+        let wanted = Wanted {
+            natives: random(2) == 0,
+            classics_beside: random(2) == 0,
+        };
+        let size = size(&body);
+        let Ok(list) = read(&body, wanted) else { continue };
+        read_anyway += 1;
+        let labels: usize = list.iter().map(|series| series.labels().count()).sum();
+        assert!(
+            size.series >= list.len() as u64 && size.labels >= labels as u64,
+            "{size:?} {body:?}"
+        );
+        assert!(size.bytes >= list.native_bytes() as u64, "{size:?} {body:?}");
+        otlp(&list);
+    }
+    assert!(read_anyway > CHANGES / 20, "{read_anyway}");
+}
+
 /// A native histogram that is not there any more was told as a number that ended, under a name that never was a number.
 #[test]
 fn a_native_histogram_ends_as_one() {

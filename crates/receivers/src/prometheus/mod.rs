@@ -12,6 +12,9 @@
 //!
 //! Each job has a task that keeps its targets, from what its sources of discovery name; each target has a task that asks it at its moments of the interval.
 //! A scrape becomes one batch; what the pipeline refuses is dropped and counted, because the next scrape is newer.
+//!
+//! **What it costs.** 10,000 series of four labels (1.1 MB in text) take 27 ms of a core from page to OTLP, or 22 ms in protobuf, and 450 bytes a series until the
+//! next scrape, which tells by them what has ended: 4.5 MB for such a target. Measured on a busy virtual core; `cargo bench -p receivers --bench prometheus` prints it.
 
 mod config;
 mod discovery;

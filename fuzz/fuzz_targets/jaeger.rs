@@ -19,6 +19,8 @@ fuzz_target!(|data: &[u8]| {
     let posts = posts(&canonical.payload, if which & 2 == 0 { 4 << 20 } else { 1 });
     assert_eq!(posts.all.iter().map(|post| post.spans).sum::<u32>() + posts.rejected, canonical.items);
     for post in posts.all {
-        from_protobuf(&post.message).expect("what we write, we read");
+        let back = from_protobuf(&post.message).expect("what we write, we read");
+        let back = canonicalize(Signal::Traces, back.into()).expect("what we write is legal");
+        assert_eq!(back.items, post.spans);
     }
 });

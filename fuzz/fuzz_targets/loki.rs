@@ -31,6 +31,8 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(pushes.all.iter().map(|push| push.records).sum::<u32>() + pushes.rejected, canonical.items);
     for push in pushes.all {
         let back = if which & 4 == 0 { from_protobuf(&push.body, 1) } else { from_json(&push.body, 1) };
-        back.expect("what we write, we read");
+        let back = back.expect("what we write, we read");
+        let back = canonicalize(Signal::Logs, back.into()).expect("what we write is legal");
+        assert_eq!(back.items, push.records);
     }
 });

@@ -28,6 +28,10 @@ fuzz_target!(|data: &[u8]| {
         (counts, encoded.rejected)
     };
     let expect = samples(Version::V1, 0);
+    // Labels that 1.0 writes out for each series stand once in 2.0, which has room for more.
+    if expect.1.too_large > 0 {
+        return;
+    }
     assert_eq!(samples(Version::V2, 0), expect);
     assert_eq!(samples(Version::V2, 100), expect);
 });

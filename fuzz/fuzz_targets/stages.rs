@@ -59,7 +59,7 @@ fuzz_target!(|data: &[u8]| {
         stage.take(batch.clone(), &mut out);
         stage.take(batch, &mut out);
         for batch in out {
-            let again = canonicalize(signal, batch.payload).expect("what comes out is legal");
+            let again = canonicalize(signal, batch.payload.bytes()).expect("what comes out is legal");
             assert!(!again.rewritten && again.items == batch.items);
         }
         make().restore(&stage.state(true)).expect("what it says it reads");

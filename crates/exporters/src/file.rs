@@ -169,7 +169,7 @@ fn entry(batch: &Batch, format: Format, compression: Option<Compression>) -> io:
     }
     let plain = match format {
         Format::Json => json().into_bytes().into(),
-        Format::Proto => batch.payload.clone(),
+        Format::Proto => batch.payload.bytes(),
     };
     let packed = match compression {
         Some(Compression::Zstd) => zstd::bulk::compress(&plain, ZSTD_LEVEL)?.into(),

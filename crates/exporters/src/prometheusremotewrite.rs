@@ -347,7 +347,7 @@ impl RemoteWrite {
         };
         let requests: Vec<Part> = encoded.requests.into_iter().map(part).collect();
         let work = Arc::new(Work {
-            payload: batch.payload.clone(),
+            payload: batch.payload.bytes(),
             meta: Arc::clone(&batch.meta),
             rejected: encoded.rejected,
             answers: Mutex::new(requests.iter().map(|_| None).collect()),

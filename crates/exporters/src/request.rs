@@ -88,7 +88,7 @@ pub fn pack(batch: &Batch, packing: Packing) -> Packed {
             .map(|wire| wire.bytes.clone())
     };
     let plain = || Packed {
-        bytes: batch.payload.clone(),
+        bytes: batch.payload.bytes(),
         encoding: None,
     };
     match packing {
@@ -495,6 +495,6 @@ mod tests {
             ..batch
         };
         assert_eq!(pack(&came_packed, Packing::Gzip).bytes, "as it came");
-        assert_eq!(pack(&came_packed, Packing::None).bytes, came_packed.payload);
+        assert_eq!(pack(&came_packed, Packing::None).bytes, came_packed.payload.bytes());
     }
 }

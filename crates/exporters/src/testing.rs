@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
 use model::{Batch, Encoding, Meta, Signal};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -57,7 +56,7 @@ pub fn spans(names: &[&str]) -> Batch {
     Batch {
         signal: Signal::Traces,
         encoding: Encoding::Otlp,
-        payload: Bytes::from(request.encode_to_vec()),
+        payload: request.encode_to_vec().into(),
         items: names.len() as u32,
         wire: None,
         meta: Arc::new(meta),

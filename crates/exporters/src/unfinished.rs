@@ -6,13 +6,13 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
-use bytes::Bytes;
+use model::Payload;
 use pipeline::sending::MAX_CONSUMERS;
 
 /// What is left of batches between two attempts. `W` is what an exporter makes of a batch and then works off.
 pub struct Unfinished<W> {
     /// A repetition has the same bytes at the same place, and holding them keeps the place theirs.
-    parked: Mutex<VecDeque<(Bytes, W)>>,
+    parked: Mutex<VecDeque<(Payload, W)>>,
 }
 
 impl<W> Default for Unfinished<W> {
@@ -25,7 +25,7 @@ impl<W> Default for Unfinished<W> {
 
 impl<W> Unfinished<W> {
     /// What an earlier attempt left of this payload, or all of it as `make` has it.
-    pub fn resume(&self, payload: &Bytes, make: impl FnOnce() -> W) -> Attempt<'_, W> {
+    pub fn resume(&self, payload: &Payload, make: impl FnOnce() -> W) -> Attempt<'_, W> {
         Attempt {
             unfinished: self,
             payload: payload.clone(),
@@ -34,9 +34,9 @@ impl<W> Unfinished<W> {
     }
 
     /// What an earlier attempt left of this payload, which then is nobody's but the caller's.
-    pub fn take(&self, payload: &Bytes) -> Option<W> {
+    pub fn take(&self, payload: &Payload) -> Option<W> {
         let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = |(known, _): &(Bytes, W)| known.as_ptr() == payload.as_ptr() && known.len() == payload.len();
+        let same = |(known, _): &(Payload, W)| known.as_ptr() == payload.as_ptr() && known.len() == payload.len();
         let at = parked.iter().position(same)?;
         parked.remove(at).map(|(_, work)| work)
     }
@@ -45,7 +45,7 @@ impl<W> Unfinished<W> {
 /// One attempt at a batch. Dropped before [`finish`](Attempt::finish), as when its time is up, it leaves the rest to the next.
 pub struct Attempt<'a, W> {
     unfinished: &'a Unfinished<W>,
-    payload: Bytes,
+    payload: Payload,
     work: Option<W>,
 }
 
@@ -81,8 +81,8 @@ mod tests {
     #[test]
     fn what_is_left_is_found_again_by_the_place_of_the_bytes() {
         let unfinished = Unfinished::default();
-        let payload = Bytes::from(b"abc".to_vec());
-        let equal = Bytes::from(b"abc".to_vec());
+        let payload = Payload::from(b"abc".to_vec());
+        let equal = Payload::from(b"abc".to_vec());
         let mut attempt = unfinished.resume(&payload, || vec![1, 2, 3]);
         attempt.work().pop();
         drop(attempt);
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn the_oldest_are_forgotten_at_the_bound() {
         let unfinished = Unfinished::default();
-        let payloads: Vec<Bytes> = (0..=MAX_CONSUMERS).map(|_| Bytes::from(vec![0; 8])).collect();
+        let payloads: Vec<Payload> = (0..=MAX_CONSUMERS).map(|_| Payload::from(vec![0; 8])).collect();
         for payload in &payloads {
             drop(unfinished.resume(payload, || 1));
         }

@@ -4,7 +4,6 @@ use std::fs;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use model::{Batch, Encoding, Meta, Signal};
 use net::{Doors, Open};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
@@ -108,7 +107,7 @@ fn batch(signal: Signal) -> Batch {
     Batch {
         signal,
         encoding: Encoding::Otlp,
-        payload: Bytes::from(payload),
+        payload: payload.into(),
         items: 1,
         wire: None,
         meta: Arc::new(Meta {

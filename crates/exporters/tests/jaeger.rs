@@ -63,7 +63,7 @@ fn spans(trace: u8) -> Batch {
     Batch {
         signal: Signal::Traces,
         encoding: Encoding::Otlp,
-        payload: Bytes::from(request.encode_to_vec()),
+        payload: request.encode_to_vec().into(),
         items: 3,
         wire: None,
         meta: Arc::new(Meta {

@@ -58,7 +58,7 @@ fn spans(traces: u32) -> Batch {
     Batch {
         signal: Signal::Traces,
         encoding: Encoding::Otlp,
-        payload: Bytes::from(request.encode_to_vec()),
+        payload: request.encode_to_vec().into(),
         items: traces * 2,
         wire: None,
         meta: Arc::new(Meta {

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::BodyExt;
 use model::{Batch, Encoding, Meta, Signal};
@@ -51,7 +50,7 @@ fn logs(tenants: &[&str]) -> Batch {
     Batch {
         signal: Signal::Logs,
         encoding: Encoding::Otlp,
-        payload: Bytes::from(request.encode_to_vec()),
+        payload: request.encode_to_vec().into(),
         items: tenants.len() as u32,
         wire: None,
         meta: Arc::new(Meta {

@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use journal::{Journal, RealDisk};
 use model::{Batch, Encoding, Meta, Signal};
 use net::{Doors, Open};
@@ -129,7 +128,7 @@ fn batch_of(signal: Signal, payload: Vec<u8>, items: u32, headers: &[(&str, &str
     Batch {
         signal,
         encoding: Encoding::Otlp,
-        payload: Bytes::from(payload),
+        payload: payload.into(),
         items,
         wire: None,
         meta: Arc::new(Meta {
@@ -173,7 +172,7 @@ fn told_apart(tenants: &Tenants) -> BTreeMap<(String, Vec<u8>), u32> {
         let [name] = &names[..] else {
             panic!("one tenant a request: {names:?}");
         };
-        let request = ExportTraceServiceRequest::decode(batch.payload.clone()).unwrap();
+        let request = ExportTraceServiceRequest::decode(batch.payload.bytes()).unwrap();
         let scopes = request.resource_spans.iter().flat_map(|it| &it.scope_spans);
         for span in scopes.flat_map(|it| &it.spans) {
             assert_eq!(&span.name, name, "a span of another tenant");

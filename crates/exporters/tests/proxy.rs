@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
 use http_body_util::BodyExt;
 use model::{Batch, Encoding, Meta, Signal};
 use net::{At, DoorSettings, Doors, Mount, Response, TlsFiles, TlsVersion, empty_body, handler_fn};
@@ -136,7 +135,7 @@ fn empty(signal: Signal) -> Batch {
     Batch {
         signal,
         encoding: Encoding::Otlp,
-        payload: Bytes::new(),
+        payload: Vec::new().into(),
         items: 0,
         wire: None,
         meta: Arc::new(Meta {

@@ -48,7 +48,7 @@ fn spans(count: u64) -> (Batch, ExportTraceServiceRequest) {
     let batch = Batch {
         signal: Signal::Traces,
         encoding: Encoding::Otlp,
-        payload: Bytes::from(request.encode_to_vec()),
+        payload: request.encode_to_vec().into(),
         items: count as u32,
         wire: None,
         meta: Arc::new(meta),

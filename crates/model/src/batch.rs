@@ -9,6 +9,7 @@ use bytes::Bytes;
 use serde::{Serialize, Serializer};
 
 use crate::canonical::Canonical;
+use crate::payload::Payload;
 
 /// What kind of telemetry a batch holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -155,7 +156,7 @@ pub struct Batch {
     pub signal: Signal,
     pub encoding: Encoding,
     /// Canonical bytes; views and edits rely on it.
-    pub payload: Bytes,
+    pub payload: Payload,
     /// Spans, log records or data points in `payload`.
     pub items: u32,
     pub wire: Option<Wire>,
@@ -169,7 +170,7 @@ impl Batch {
             signal,
             encoding: Encoding::Otlp,
             wire: wire.filter(|_| !canonical.rewritten),
-            payload: canonical.payload,
+            payload: canonical.payload.into(),
             items: canonical.items,
             meta,
         }
@@ -177,9 +178,9 @@ impl Batch {
 
     /// The same arrival with another payload, which the caller vouches is canonical: what every edit returns. The wire
     /// form is gone, because it no longer inflates to the payload; an edit that can make the new one sets it.
-    pub fn edited(&self, payload: Bytes, items: u32) -> Self {
+    pub fn edited(&self, payload: impl Into<Payload>, items: u32) -> Self {
         Batch {
-            payload,
+            payload: payload.into(),
             items,
             wire: None,
             meta: Arc::clone(&self.meta),

@@ -15,6 +15,7 @@ pub mod edit;
 pub mod gzip;
 pub mod id;
 pub mod instant;
+pub mod payload;
 pub mod record;
 pub mod schema;
 pub mod view;
@@ -23,3 +24,4 @@ pub mod write;
 
 pub use batch::{Batch, Compression, Encoding, Headers, Meta, Signal, Wire};
 pub use id::{BadId, SpanId, TraceId};
+pub use payload::Payload;

@@ -244,7 +244,7 @@ impl Metrics {
         (self.points > 0).then(|| Batch {
             signal: Signal::Metrics,
             encoding: Encoding::Otlp,
-            payload: Bytes::from(self.out),
+            payload: Bytes::from(self.out).into(),
             items: self.points,
             wire: None,
             meta,
@@ -612,9 +612,9 @@ mod tests {
     fn what_is_written_is_canonical_and_an_independent_decoder_reads_it() {
         let batch = written().finish(meta()).expect("points");
         assert_eq!(batch.items, 5);
-        let canonical = canonicalize(Signal::Metrics, batch.payload.clone()).expect("canonical");
+        let canonical = canonicalize(Signal::Metrics, batch.payload.bytes()).expect("canonical");
         assert_eq!((canonical.rewritten, canonical.items), (false, 5));
-        let request = ExportMetricsServiceRequest::decode(batch.payload).expect("a request");
+        let request = ExportMetricsServiceRequest::decode(batch.payload.bytes()).expect("a request");
         assert_eq!(request.resource_metrics.len(), 1, "what has no points is not there");
         let scope = &request.resource_metrics[0].scope_metrics[0];
         let names: Vec<_> = scope.metrics.iter().map(|metric| metric.name.as_str()).collect();

@@ -80,7 +80,7 @@ mod tests {
             .map(|entry| entry.expect("entry").path())
             .collect();
         assert_eq!(files.len(), 2);
-        assert_eq!(std::fs::read(&files[0]).expect("reads"), batch.payload);
+        assert_eq!(std::fs::read(&files[0]).expect("reads"), batch.payload.bytes());
         let reopened = DeadLetter::open(path).expect("opens");
         *reopened.used_bytes.lock().expect("no panic") += MAX_BYTES - 3 * batch.payload.len() as u64 + 1;
         assert!(!reopened.put(&batch, Reason::BackendRejected).expect("bounded"));

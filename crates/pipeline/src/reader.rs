@@ -310,7 +310,7 @@ impl ReaderTask {
         let requests = match edit::concat(&batches) {
             Some(mut batch) => {
                 if batches.len() > 1 && self.exporter.packs() == Some(Compression::Gzip) {
-                    batch.wire = edit::concat_wires(&batches, &batch);
+                    batch.wire = edit::concat_wires(&batches);
                 }
                 edit::split(&batch, self.take.max_items.unwrap_or(u32::MAX), MAX_REQUEST_BYTES)
             }

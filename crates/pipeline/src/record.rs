@@ -76,7 +76,7 @@ pub fn to_batch(record: &Record) -> Result<Batch, RecordError> {
     Ok(Batch {
         signal,
         encoding,
-        payload,
+        payload: payload.into(),
         items,
         wire,
         meta: Arc::new(meta),
@@ -332,7 +332,7 @@ mod tests {
             let mut batch = spans(0..items);
             batch.wire = match wire {
                 0 => None,
-                1 => Some(Wire { compression: Compression::None, bytes: batch.payload.clone() }),
+                1 => Some(Wire { compression: Compression::None, bytes: batch.payload.bytes() }),
                 _ => Some(Wire { compression: Compression::Gzip, bytes: gzip(&batch.payload) }),
             };
             batch.meta = Arc::new(Meta {

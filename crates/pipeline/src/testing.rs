@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use model::{Batch, Encoding, Meta, Signal};
 use prost::Message;
 
@@ -56,7 +55,7 @@ pub fn spans(ids: impl IntoIterator<Item = u64>) -> Batch {
     Batch {
         signal: Signal::Traces,
         encoding: Encoding::Otlp,
-        payload: Bytes::from(request.encode_to_vec()),
+        payload: request.encode_to_vec().into(),
         items,
         wire: None,
         meta: meta(),
@@ -69,7 +68,7 @@ pub fn batch_of(items: u64) -> Batch {
 
 /// The ids of the spans of a batch, as [`spans`] gave them.
 pub fn ids(batch: &Batch) -> Vec<u64> {
-    let request = ExportTraceServiceRequest::decode(batch.payload.clone()).expect("a request");
+    let request = ExportTraceServiceRequest::decode(batch.payload.bytes()).expect("a request");
     let spans = request
         .resource_spans
         .iter()
@@ -102,7 +101,7 @@ pub fn try_processor(
 }
 
 pub fn traces(batch: &Batch) -> ExportTraceServiceRequest {
-    ExportTraceServiceRequest::decode(batch.payload.clone()).expect("a request")
+    ExportTraceServiceRequest::decode(batch.payload.bytes()).expect("a request")
 }
 
 pub fn text(text: &str) -> AnyValue {
@@ -129,7 +128,7 @@ pub fn with_resource(batch: &Batch, attributes: &[(&str, &str)]) -> Batch {
             ..Resource::default()
         });
     }
-    batch.edited(request.encode_to_vec().into(), batch.items)
+    batch.edited(request.encode_to_vec(), batch.items)
 }
 
 /// The same spans with these attributes.
@@ -138,7 +137,7 @@ pub fn with_attributes(batch: &Batch, attributes: &[(&str, &str)]) -> Batch {
     for span in &mut request.resource_spans[0].scope_spans[0].spans {
         span.attributes = pairs(attributes);
     }
-    batch.edited(request.encode_to_vec().into(), batch.items)
+    batch.edited(request.encode_to_vec(), batch.items)
 }
 
 pub fn with_meta(batch: &Batch, meta: Meta) -> Batch {
@@ -168,7 +167,7 @@ fn batch(signal: Signal, payload: Vec<u8>, items: u32) -> Batch {
     Batch {
         signal,
         encoding: Encoding::Otlp,
-        payload: Bytes::from(payload),
+        payload: payload.into(),
         items,
         wire: None,
         meta: meta(),

@@ -43,7 +43,7 @@ impl Pushing {
     /// The same with memory that has been reserved.
     pub(crate) async fn push_held(&self, batch: Batch, lease: Lease) {
         debug_assert!(
-            canonicalize(Signal::Metrics, batch.payload.clone())
+            canonicalize(Signal::Metrics, batch.payload.bytes())
                 .is_ok_and(|it| !it.rewritten && it.items == batch.items),
             "what we write ourselves is canonical"
         );

@@ -65,7 +65,7 @@ impl Running {
         let batches = self.batches.lock().unwrap();
         batches
             .iter()
-            .map(|batch| ExportTraceServiceRequest::decode(batch.payload.clone()).unwrap())
+            .map(|batch| ExportTraceServiceRequest::decode(batch.payload.bytes()).unwrap())
             .collect()
     }
 }

@@ -69,7 +69,7 @@ impl Running {
         let batches = self.batches.lock().unwrap();
         let requests = batches
             .iter()
-            .map(|batch| ExportLogsServiceRequest::decode(batch.payload.clone()).unwrap());
+            .map(|batch| ExportLogsServiceRequest::decode(batch.payload.bytes()).unwrap());
         requests.map(|request| shown(&request)).collect()
     }
 }

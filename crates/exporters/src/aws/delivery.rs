@@ -11,9 +11,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use codec::cloudwatch::{self, Translated};
-use model::Batch;
+use model::{Batch, Payload};
 use pipeline::{Outcome, Reason};
 use serde::Deserialize;
 use serde_json::json;
@@ -78,7 +77,7 @@ pub struct Delivery {
 /// A batch on its way.
 struct Work {
     /// Which batch it is: a repetition has the same bytes.
-    payload: Bytes,
+    payload: Payload,
     answers: Mutex<Vec<Option<Settled>>>,
     kept: Option<Arc<Made>>,
 }

@@ -233,7 +233,7 @@ impl Kafka {
         parts.reverse();
         while let Some(part) = parts.pop() {
             let value = match encoding {
-                Encoding::OtlpProto => part.payload.clone(),
+                Encoding::OtlpProto => part.payload.bytes(),
                 Encoding::OtlpJson => codec::otlp_json::from_protobuf(part.signal, &part.payload).into(),
             };
             if value.len() <= room {

@@ -11,7 +11,6 @@ mod stand_in;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use exporters::aws::credentials::Surroundings;
 use exporters::awscloudwatchlogs::{self, CloudWatchLogs};
 use model::{Batch, Encoding, Meta, Signal};
@@ -54,7 +53,7 @@ fn batch(signal: Signal, payload: Vec<u8>, items: usize) -> Batch {
     Batch {
         signal,
         encoding: Encoding::Otlp,
-        payload: Bytes::from(payload),
+        payload: payload.into(),
         items: items as u32,
         wire: None,
         meta: Arc::new(Meta {

@@ -6,7 +6,6 @@ mod standin;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use exporters::kafka::Kafka;
 use model::{Batch, Encoding, Meta, Signal};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -69,7 +68,7 @@ fn spans(of: &[(u8, &str, &str)]) -> Batch {
     Batch {
         signal: Signal::Traces,
         encoding: Encoding::Otlp,
-        payload: Bytes::from(request.encode_to_vec()),
+        payload: request.encode_to_vec().into(),
         items: of.len() as u32,
         wire: None,
         meta: Arc::new(Meta {

@@ -52,7 +52,7 @@ impl Receiver {
         assert!(self.open.shutdown(Duration::from_secs(10)).await);
         self.ledger.balance().expect("the books balance");
         let batches = self.batches.lock().expect("no panic");
-        let decode = |batch: &Batch| ExportMetricsServiceRequest::decode(batch.payload.clone()).expect("OTLP");
+        let decode = |batch: &Batch| ExportMetricsServiceRequest::decode(batch.payload.bytes()).expect("OTLP");
         batches.iter().map(decode).collect()
     }
 }

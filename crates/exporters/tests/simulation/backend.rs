@@ -64,7 +64,7 @@ impl Exporter for Backend {
                 if dice < mood.fails {
                     return Outcome::retry(Duration::ZERO, Reason::BackendUnavailable);
                 }
-                let ids = load::ids(batch.signal, batch.payload);
+                let ids = load::ids(batch.signal, batch.payload.bytes());
                 if dice < mood.fails + mood.rejects {
                     let count = state.random.usize(1..=ids.len());
                     let (refused, taken) = ids.split_at(count);

@@ -21,10 +21,9 @@ pub use shift::{latest, shift};
 pub use split::split;
 pub use visit::{Fate, Visit, visit};
 
-use bytes::Bytes;
-
 use crate::batch::{Batch, Compression, Wire};
 use crate::gzip;
+use crate::payload::Payload;
 
 /// Joins batches of one signal and encoding into one, which takes its `meta` from the first. `None` if there are no
 /// batches or their signals differ. A single batch comes back as it is.
@@ -39,17 +38,14 @@ pub fn concat(batches: &[Batch]) -> Option<Batch> {
     {
         return None;
     }
-    let mut payload = Vec::with_capacity(batches.iter().map(|batch| batch.payload.len()).sum());
-    let mut items = 0u32;
-    for batch in batches {
-        payload.extend_from_slice(&batch.payload);
-        items = items.saturating_add(batch.items);
-    }
-    Some(first.edited(Bytes::from(payload), items))
+    let items = batches
+        .iter()
+        .fold(0u32, |items, batch| items.saturating_add(batch.items));
+    Some(first.edited(Payload::joined(batches.iter().map(|batch| &batch.payload)), items))
 }
 
-/// The wire form of batches that were joined into `whole`, without compressing; `None` if not all of them have gzip's.
-pub fn concat_wires(batches: &[Batch], whole: &Batch) -> Option<Wire> {
+/// The wire form of batches that were joined, without compressing or inflating; `None` if not all of them have gzip's.
+pub fn concat_wires(batches: &[Batch]) -> Option<Wire> {
     let members: Option<Vec<&[u8]>> = batches
         .iter()
         .map(|batch| match &batch.wire {
@@ -62,6 +58,6 @@ pub fn concat_wires(batches: &[Batch], whole: &Batch) -> Option<Wire> {
         .collect();
     Some(Wire {
         compression: Compression::Gzip,
-        bytes: gzip::join(&members?, &whole.payload)?.into(),
+        bytes: gzip::join(&members?)?.into(),
     })
 }

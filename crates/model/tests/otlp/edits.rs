@@ -58,18 +58,18 @@ fn metrics(bytes: &[u8], choices: &[u8]) -> (Batch, ExportMetricsServiceRequest)
 
 /// Checks that an edited batch says what the model says, is canonical, and counts its items.
 fn same<M: Message + Default + std::fmt::Debug>(edited: &Batch, expected: &M) {
-    let read = M::decode(edited.payload.clone()).expect("an edited payload is legal");
+    let read = M::decode(edited.payload.bytes()).expect("an edited payload is legal");
     assert_eq!(
         read.encode_to_vec(),
         expected.encode_to_vec(),
         "{read:#?} is not {expected:#?}"
     );
-    let canonical = canonicalize(edited.signal, edited.payload.clone()).expect("an edited payload is legal");
+    let canonical = canonicalize(edited.signal, edited.payload.bytes()).expect("an edited payload is legal");
     assert!(!canonical.rewritten, "an edited payload is not canonical: {read:#?}");
     assert_eq!(edited.items, canonical.items);
     if let Some(wire) = &edited.wire {
         assert_eq!(
-            wire.bytes, edited.payload,
+            wire.bytes, edited.payload.bytes(),
             "the wire form was kept though the payload changed"
         );
     }
@@ -320,7 +320,7 @@ proptest! {
         let outputs = edit::split(&batch, max_items, max_bytes);
         check_limits(&outputs, max_items, max_bytes);
         let decoded = outputs.iter().map(|output| {
-            let message = ExportTraceServiceRequest::decode(output.payload.clone()).expect("is legal");
+            let message = ExportTraceServiceRequest::decode(output.payload.bytes()).expect("is legal");
             same(output, &message);
             message
         });
@@ -331,7 +331,7 @@ proptest! {
         let outputs = edit::split(&batch, max_items, max_bytes);
         check_limits(&outputs, max_items, max_bytes);
         let decoded = outputs.iter().map(|output| {
-            let message = ExportMetricsServiceRequest::decode(output.payload.clone()).expect("is legal");
+            let message = ExportMetricsServiceRequest::decode(output.payload.bytes()).expect("is legal");
             same(output, &message);
             message
         });
@@ -555,7 +555,7 @@ fn the_wire_form_follows_an_edit_of_the_resource_and_a_join() {
         |batch: &Batch, level| edit_attributes(batch, level, |_, changes| changes.set("env", ValueView::Str("prod")));
     let edited = edit(&batch, Level::Resource);
     assert_ne!(edited.payload, batch.payload);
-    assert_eq!(unzipped(&edited), edited.payload);
+    assert_eq!(unzipped(&edited), edited.payload.bytes());
     assert!(
         edit(&batch, Level::Item).wire.is_none(),
         "no stretch of it is as it was"
@@ -567,10 +567,9 @@ fn the_wire_form_follows_an_edit_of_the_resource_and_a_join() {
 
     let parts = [edited, batch, zipped(100)];
     let mut whole = edit::concat(&parts).expect("of one signal");
-    whole.wire = edit::concat_wires(&parts, &whole);
-    assert_eq!(unzipped(&whole), whole.payload);
+    whole.wire = edit::concat_wires(&parts);
+    assert_eq!(unzipped(&whole), whole.payload.bytes());
     let [first, ..] = parts;
-    let bare = first.edited(first.payload.clone(), first.items);
-    let whole = edit::concat(&[first.clone(), bare.clone()]).expect("of one signal");
-    assert!(edit::concat_wires(&[first, bare], &whole).is_none(), "one has none");
+    let bare = first.edited(first.payload.bytes(), first.items);
+    assert!(edit::concat_wires(&[first, bare]).is_none(), "one has none");
 }

@@ -110,7 +110,7 @@ impl Model {
 fn again<M: Message + Default>(before: &Batch, by_nanos: i64) -> Vec<u8> {
     let shifted = shift(before, by_nanos);
     assert_eq!(shifted.items, before.items);
-    M::decode(shifted.payload).unwrap().encode_to_vec()
+    M::decode(shifted.payload.bytes()).unwrap().encode_to_vec()
 }
 
 proptest! {
@@ -118,21 +118,21 @@ proptest! {
     fn as_after_decoding(bytes in proptest::collection::vec(any::<u8>(), 0..600), choices in proptest::collection::vec(any::<u8>(), 0..60), by_nanos: i64) {
         let mut model = Model { by_nanos, latest: None };
         let before = batch(Signal::Traces, checked(Signal::Traces, &Source(&bytes).traces(), &choices).payload);
-        let mut request = ExportTraceServiceRequest::decode(before.payload.clone()).unwrap();
+        let mut request = ExportTraceServiceRequest::decode(before.payload.bytes()).unwrap();
         model.traces(&mut request);
         prop_assert_eq!(latest(&before), model.latest);
         prop_assert_eq!(again::<ExportTraceServiceRequest>(&before, by_nanos), request.encode_to_vec());
 
         let mut model = Model { by_nanos, latest: None };
         let before = batch(Signal::Logs, checked(Signal::Logs, &Source(&bytes).logs(), &choices).payload);
-        let mut request = ExportLogsServiceRequest::decode(before.payload.clone()).unwrap();
+        let mut request = ExportLogsServiceRequest::decode(before.payload.bytes()).unwrap();
         model.logs(&mut request);
         prop_assert_eq!(latest(&before), model.latest);
         prop_assert_eq!(again::<ExportLogsServiceRequest>(&before, by_nanos), request.encode_to_vec());
 
         let mut model = Model { by_nanos, latest: None };
         let before = batch(Signal::Metrics, checked(Signal::Metrics, &Source(&bytes).metrics(), &choices).payload);
-        let mut request = ExportMetricsServiceRequest::decode(before.payload.clone()).unwrap();
+        let mut request = ExportMetricsServiceRequest::decode(before.payload.bytes()).unwrap();
         model.metrics(&mut request);
         prop_assert_eq!(latest(&before), model.latest);
         prop_assert_eq!(again::<ExportMetricsServiceRequest>(&before, by_nanos), request.encode_to_vec());

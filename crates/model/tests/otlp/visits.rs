@@ -161,10 +161,10 @@ fn mark(attributes: &mut Vec<KeyValue>) {
 }
 
 fn same<M: Message + Default + PartialEq + std::fmt::Debug>(edited: &Batch, expected: &M) {
-    let read = M::decode(edited.payload.clone()).expect("is legal");
+    let read = M::decode(edited.payload.bytes()).expect("is legal");
     // As text, because a value may be NaN.
     assert_eq!(format!("{read:?}"), format!("{expected:?}"));
-    let canonical = canonicalize(edited.signal, edited.payload.clone()).expect("is legal");
+    let canonical = canonicalize(edited.signal, edited.payload.bytes()).expect("is legal");
     assert!(!canonical.rewritten, "what comes out is canonical");
     assert_eq!(canonical.items, edited.items);
 }
@@ -219,7 +219,7 @@ proptest! {
     #[test]
     fn traces(source in bytes(400), scramble in bytes(40), choices in bytes(60)) {
         let batch = received(Signal::Traces, &Source(&source).traces(), &scramble);
-        let mut model = ExportTraceServiceRequest::decode(batch.payload.clone()).expect("is legal");
+        let mut model = ExportTraceServiceRequest::decode(batch.payload.bytes()).expect("is legal");
         let mut next = Choices { choices: &choices, next: 0 };
         groups!(model.resource_spans, scope_spans, spans, next, |span: &mut Span, next: &mut Choices<'_>| {
             let choice = next.next();
@@ -243,7 +243,7 @@ proptest! {
     #[test]
     fn logs(source in bytes(400), scramble in bytes(40), choices in bytes(60)) {
         let batch = received(Signal::Logs, &Source(&source).logs(), &scramble);
-        let mut model = ExportLogsServiceRequest::decode(batch.payload.clone()).expect("is legal");
+        let mut model = ExportLogsServiceRequest::decode(batch.payload.bytes()).expect("is legal");
         let mut next = Choices { choices: &choices, next: 0 };
         groups!(model.resource_logs, scope_logs, log_records, next, |log: &mut LogRecord, next: &mut Choices<'_>| {
             let choice = next.next();
@@ -258,7 +258,7 @@ proptest! {
     #[test]
     fn metrics(source in bytes(400), scramble in bytes(40), choices in bytes(60)) {
         let batch = received(Signal::Metrics, &Source(&source).metrics(), &scramble);
-        let mut model = ExportMetricsServiceRequest::decode(batch.payload.clone()).expect("is legal");
+        let mut model = ExportMetricsServiceRequest::decode(batch.payload.bytes()).expect("is legal");
         let mut next = Choices { choices: &choices, next: 0 };
         groups!(model.resource_metrics, scope_metrics, metrics, next, |metric: &mut Metric, next: &mut Choices<'_>| {
             let choice = next.next();

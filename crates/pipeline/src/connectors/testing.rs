@@ -151,7 +151,7 @@ pub fn arrived(spans: &[Spanned], after_ns: u64) -> Batch {
     let request = ExportTraceServiceRequest {
         resource_spans: resource_spans.collect(),
     };
-    let batch = testing::batch_of(0).edited(request.encode_to_vec().into(), spans.len() as u32);
+    let batch = testing::batch_of(0).edited(request.encode_to_vec(), spans.len() as u32);
     let meta = Meta {
         received_at_unix_nano: T0 + after_ns,
         ..Meta::clone(&testing::meta())
@@ -179,9 +179,9 @@ pub fn points(batches: &[Batch]) -> BTreeMap<String, Point> {
     let mut all = BTreeMap::new();
     for batch in batches {
         assert_eq!(batch.signal, Signal::Metrics);
-        let canonical = canonicalize(Signal::Metrics, batch.payload.clone()).expect("canonical");
+        let canonical = canonicalize(Signal::Metrics, batch.payload.bytes()).expect("canonical");
         assert_eq!((canonical.rewritten, canonical.items), (false, batch.items));
-        let request = ExportMetricsServiceRequest::decode(batch.payload.clone()).expect("a request");
+        let request = ExportMetricsServiceRequest::decode(batch.payload.bytes()).expect("a request");
         for resource in &request.resource_metrics {
             let owner = shown(&resource.resource.clone().unwrap_or_default().attributes);
             for metric in resource.scope_metrics.iter().flat_map(|scope| &scope.metrics) {

@@ -641,7 +641,7 @@ mod tests {
         let batch = spans(0..3);
         let wire = Some(Wire {
             compression: Compression::None,
-            bytes: batch.payload.clone(),
+            bytes: batch.payload.bytes(),
         });
         let batch = Batch { wire, ..batch };
         let config = r#"{ traces: { span: ['name == "span 7"'], spanevent: ['name == "x"'] } }"#;

@@ -57,7 +57,7 @@ struct Grouper {
 impl Processor for Grouper {
     fn process(&self, batch: Batch) -> Result<Batch, Outcome> {
         // A reference to the same bytes: the batch may go on as it is.
-        let payload = batch.payload.clone();
+        let payload = batch.payload.bytes();
         let mut grouping = Grouping {
             keys: &self.keys,
             max_bytes: batch.payload.len().saturating_mul(2).saturating_add(MAX_GROWTH_BYTES),
@@ -75,7 +75,7 @@ impl Processor for Grouper {
         }
         let mut grouped = Vec::with_capacity(payload.len());
         grouping.put(&mut grouped);
-        Ok(batch.edited(grouped.into(), batch.items))
+        Ok(batch.edited(grouped, batch.items))
     }
 
     fn book(&self) -> Option<&Arc<StepBook>> {
@@ -519,7 +519,7 @@ mod tests {
             let request = ExportTraceServiceRequest {
                 resource_spans: groups.collect(),
             };
-            spans([]).edited(request.encode_to_vec().into(), nth)
+            spans([]).edited(request.encode_to_vec(), nth)
         }
     }
 
@@ -566,7 +566,7 @@ mod tests {
                     prop_assert!(known.insert((resource.clone(), scope)));
                 }
             }
-            let canonical = model::canonical::canonicalize(Signal::Traces, grouped.payload.clone()).expect("is legal");
+            let canonical = model::canonical::canonicalize(Signal::Traces, grouped.payload.bytes()).expect("is legal");
             prop_assert!(!canonical.rewritten);
             prop_assert_eq!(canonical.items, grouped.items);
         }
@@ -574,7 +574,7 @@ mod tests {
         #[test]
         fn no_bytes_break_it(payload in prop::collection::vec(any::<u8>(), 0..200)) {
             for signal in Signal::ALL {
-                let batch = Batch { signal, ..spans([]).edited(payload.clone().into(), 1) };
+                let batch = Batch { signal, ..spans([]).edited(payload.clone(), 1) };
                 let _ = processor(parse, "{ keys: [a] }").process(batch);
             }
         }
@@ -616,7 +616,7 @@ mod tests {
             .into_iter()
             .map(|metric| model::edit::inner::Inner::Points.count(&metric.encode_to_vec()));
         assert_eq!(points.collect::<Vec<_>>(), [4, 2]);
-        let canonical = model::canonical::canonicalize(Signal::Metrics, grouped.payload.clone()).expect("is legal");
+        let canonical = model::canonical::canonicalize(Signal::Metrics, grouped.payload.bytes()).expect("is legal");
         assert!(!canonical.rewritten && canonical.items == 6);
     }
 
@@ -630,7 +630,7 @@ mod tests {
         }
         let grouped = processor(parse, "{ keys: [code] }").process(logs()).expect("no fault");
         let request =
-            opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest::decode(grouped.payload)
+            opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest::decode(grouped.payload.bytes())
                 .expect("a request");
         assert_eq!(request.resource_logs.len(), 2);
     }
@@ -646,7 +646,7 @@ mod tests {
         for (nth, span) in request.resource_spans[0].scope_spans[0].spans.iter_mut().enumerate() {
             span.attributes = pairs(&[("a", &nth.to_string())]);
         }
-        let batch = spans([]).edited(request.encode_to_vec().into(), 200);
+        let batch = spans([]).edited(request.encode_to_vec(), 200);
         let grouper = processor(parse, "{ keys: [a] }");
         let same = grouper.process(batch.clone()).expect("goes on");
         assert_eq!(same.payload, batch.payload);

@@ -475,7 +475,7 @@ mod tests {
         let batch = spans(0..2);
         let wire = Some(Wire {
             compression: Compression::None,
-            bytes: batch.payload.clone(),
+            bytes: batch.payload.bytes(),
         });
         let batch = Batch { wire, ..batch };
         let config = r#"{ trace_statements: ['set(span.name, "span 0") where span.name == "span 0"', 'delete_key(resource.attributes, "x")'] }"#;

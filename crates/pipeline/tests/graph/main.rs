@@ -64,7 +64,7 @@ fn spans(ids: impl IntoIterator<Item = u64>) -> Batch {
     Batch {
         signal: Signal::Traces,
         encoding: Encoding::Otlp,
-        payload: Bytes::from(request.encode_to_vec()),
+        payload: request.encode_to_vec().into(),
         items,
         wire: None,
         meta: Arc::new(meta),
@@ -72,7 +72,7 @@ fn spans(ids: impl IntoIterator<Item = u64>) -> Batch {
 }
 
 fn ids(batch: &Batch) -> Vec<u64> {
-    let request = ExportTraceServiceRequest::decode(batch.payload.clone()).expect("a request");
+    let request = ExportTraceServiceRequest::decode(batch.payload.bytes()).expect("a request");
     let spans = request
         .resource_spans
         .iter()
@@ -437,7 +437,7 @@ async fn what_a_backend_rejects_is_buried_counted_and_passed() {
         .map(|entry| entry.expect("entry").path())
         .collect();
     assert_eq!(files.len(), 1);
-    assert_eq!(std::fs::read(&files[0]).expect("reads"), spans(0..10).payload);
+    assert_eq!(std::fs::read(&files[0]).expect("reads"), spans(0..10).payload.bytes());
 }
 
 /// Opens a journal whose last process died.

@@ -33,12 +33,12 @@ impl Stage for Numbering {
     }
 
     fn take(&mut self, batch: Batch, out: &mut Vec<Batch>) {
-        let mut request = ExportTraceServiceRequest::decode(batch.payload.clone()).expect("a request");
+        let mut request = ExportTraceServiceRequest::decode(batch.payload.bytes()).expect("a request");
         for span in &mut request.resource_spans[0].scope_spans[0].spans {
             span.trace_id[8..].copy_from_slice(&self.next.to_be_bytes());
             self.next += 1;
         }
-        out.push(batch.edited(request.encode_to_vec().into(), batch.items));
+        out.push(batch.edited(request.encode_to_vec(), batch.items));
     }
 
     fn state(&mut self, whole: bool) -> State {
@@ -62,7 +62,7 @@ impl Exporter for Numbered {
     }
 
     fn export(&self, batch: Batch) -> BoxFuture<'_, Outcome> {
-        let request = ExportTraceServiceRequest::decode(batch.payload.clone()).expect("a request");
+        let request = ExportTraceServiceRequest::decode(batch.payload.bytes()).expect("a request");
         let spans = request
             .resource_spans
             .iter()
@@ -442,7 +442,7 @@ async fn a_full_journal_does_not_hold_up_the_stage_that_makes_room_in_it() {
         let padding = std::iter::repeat_with(|| random.alphanumeric())
             .take(8 << 10)
             .collect::<String>();
-        let mut request = ExportTraceServiceRequest::decode(batch.payload.clone()).expect("a request");
+        let mut request = ExportTraceServiceRequest::decode(batch.payload.bytes()).expect("a request");
         request.resource_spans[0].scope_spans[0].spans[0].name = padding;
         batch.payload = request.encode_to_vec().into();
         let record = pipeline::record::from_batch(&"traces".into(), &batch).expect("a record");

@@ -32,7 +32,7 @@ fn points(requests: &[Request]) -> Vec<String> {
         assert!(!canonical.rewritten, "it is written as it has to be");
         assert_eq!(canonical.items, request.points);
         assert!(resource_metrics(&canonical.payload).iter().next().is_some());
-        let request = ExportMetricsServiceRequest::decode(canonical.payload).unwrap();
+        let request = ExportMetricsServiceRequest::decode(canonical.payload.clone()).unwrap();
         let metrics = request
             .resource_metrics
             .into_iter()

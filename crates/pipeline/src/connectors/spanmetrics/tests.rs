@@ -189,7 +189,7 @@ fn a_resource_without_a_service_counts_and_a_span_that_ends_before_it_began_took
     };
     let mut stage = stage(parse, "{}");
     let mut out = Vec::new();
-    stage.take(arrived(&[], 0).edited(payload.into(), 1), &mut out);
+    stage.take(arrived(&[], 0).edited(payload, 1), &mut out);
     stage.finish(crate::connectors::testing::T0, &mut out);
     assert_eq!(points(&out)[&format!("{DURATION}{BUY}")].sum, 0.0);
 }

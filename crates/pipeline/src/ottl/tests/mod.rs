@@ -196,7 +196,7 @@ fn changes(statements: &[&str], context: Context) -> String {
         }
         Err(other) => return format!("{other:?}"),
     };
-    let canonical = canonicalize(Signal::Traces, after.payload.clone()).expect("is legal");
+    let canonical = canonicalize(Signal::Traces, after.payload.bytes()).expect("is legal");
     assert!(!canonical.rewritten, "{statements:?}: what comes out is canonical");
     let (before, after) = (lines(&before), lines(&traces(&after)));
     let went = before

@@ -246,7 +246,7 @@ proptest! {
         let after = processor(transform::parse, &config).process(before.clone()).expect("no fault");
         let expected = naive(&request, &steps);
         prop_assert_eq!(traces(&after), expected);
-        let canonical = canonicalize(after.signal, after.payload.clone()).expect("is legal");
+        let canonical = canonicalize(after.signal, after.payload.bytes()).expect("is legal");
         prop_assert!(!canonical.rewritten);
         prop_assert_eq!(canonical.items, after.items);
     }

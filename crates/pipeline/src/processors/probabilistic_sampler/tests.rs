@@ -16,7 +16,7 @@ fn batch(signal: Signal, payload: Vec<u8>) -> Batch {
     Batch {
         signal,
         encoding: Encoding::Otlp,
-        payload: canonical.payload,
+        payload: canonical.payload.into(),
         items: canonical.items,
         wire: None,
         meta: crate::testing::meta(),
@@ -67,7 +67,7 @@ fn sampler(mode: Mode, percentage: f32) -> Sampler {
 /// The spans that are left: number and state.
 fn left(sampler: &Sampler, batch: &Batch) -> (Batch, Vec<(u64, String)>) {
     let kept = sampler.process(batch.clone()).expect("never refuses");
-    let canonical = canonicalize(kept.signal, kept.payload.clone()).expect("is legal");
+    let canonical = canonicalize(kept.signal, kept.payload.bytes()).expect("is legal");
     assert!(!canonical.rewritten, "is canonical");
     assert_eq!(canonical.items, kept.items);
     let book = sampler.book().expect("has a book");

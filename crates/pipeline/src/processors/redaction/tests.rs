@@ -25,7 +25,7 @@ fn batch(signal: Signal, payload: Vec<u8>) -> Batch {
     Batch {
         signal,
         encoding: Encoding::Otlp,
-        payload: canonical.payload,
+        payload: canonical.payload.into(),
         items: canonical.items,
         wire: Some(wire),
         meta: crate::testing::meta(),
@@ -95,7 +95,7 @@ fn pairs(pairs: &[KeyValue]) -> BTreeMap<String, Json> {
 #[track_caller]
 fn check_span(config: Config, before: &[(&str, Json)], after: Json) {
     let redacted = redaction(config).process(span(before)).expect("never refuses");
-    let request = ExportTraceServiceRequest::decode(redacted.payload.clone()).expect("decodes");
+    let request = ExportTraceServiceRequest::decode(redacted.payload.bytes()).expect("decodes");
     let span = &request.resource_spans[0].scope_spans[0].spans[0];
     assert_eq!(json!(pairs(&span.attributes)), after);
 }
@@ -193,7 +193,7 @@ fn names_and_bodies() {
         ..Config::default()
     };
     let redacted = redaction(config()).process(span(&[])).expect("never refuses");
-    let request = ExportTraceServiceRequest::decode(redacted.payload).expect("decodes");
+    let request = ExportTraceServiceRequest::decode(redacted.payload.bytes()).expect("decodes");
     let span = &request.resource_spans[0].scope_spans[0].spans[0];
     assert_eq!(span.name, "for ****");
     assert_eq!(
@@ -204,7 +204,7 @@ fn names_and_bodies() {
     let record = |body: Json| json!({"resourceLogs": [{"scopeLogs": [{"logRecords": [{"body": body}]}]}]});
     let check = |body: Json, expect: Json, said: Json| {
         let redacted = redaction(config()).process(logs(record(body))).expect("never refuses");
-        let request = ExportLogsServiceRequest::decode(redacted.payload).expect("decodes");
+        let request = ExportLogsServiceRequest::decode(redacted.payload.bytes()).expect("decodes");
         let record = &request.resource_logs[0].scope_logs[0].log_records[0];
         assert_eq!(record.body.as_ref().map(shown), Some(expect));
         assert_eq!(json!(pairs(&record.attributes)), said);
@@ -458,12 +458,12 @@ fn check<M: Message + Default + PartialEq + std::fmt::Debug>(
 ) -> Result<(), TestCaseError> {
     let before = batch(signal, request.encode_to_vec());
     let after = all().process(before.clone()).expect("never refuses");
-    let canonical = canonicalize(signal, after.payload.clone()).expect("is legal");
+    let canonical = canonicalize(signal, after.payload.bytes()).expect("is legal");
     prop_assert!(!canonical.rewritten, "is canonical");
     prop_assert_eq!(canonical.items, before.items);
     prop_assert_eq!(after.wire.is_some(), after.payload == before.payload);
-    let mut old = M::decode(before.payload).expect("decodes");
-    let mut new = M::decode(after.payload).expect("decodes");
+    let mut old = M::decode(before.payload.bytes()).expect("decodes");
+    let mut new = M::decode(after.payload.bytes()).expect("decodes");
     let (said, left) = (texts(&mut old), texts(&mut new));
     prop_assert_eq!(old, new);
     prop_assert_eq!(said.len(), left.len());

@@ -156,7 +156,7 @@ pub fn of_metrics(list: Vec<Metric>, items: u32, arrived_at: u64) -> Batch {
             ..ResourceMetrics::default()
         }],
     };
-    let batch = metrics().edited(request.encode_to_vec().into(), items);
+    let batch = metrics().edited(request.encode_to_vec(), items);
     let meta = model::Meta {
         received_at_unix_nano: START + arrived_at * SECOND,
         ..(*meta()).clone()
@@ -165,7 +165,7 @@ pub fn of_metrics(list: Vec<Metric>, items: u32, arrived_at: u64) -> Batch {
 }
 
 pub fn metrics_of(batch: &Batch) -> Vec<Metric> {
-    let request = ExportMetricsServiceRequest::decode(batch.payload.clone()).expect("a request");
+    let request = ExportMetricsServiceRequest::decode(batch.payload.bytes()).expect("a request");
     let scopes = request
         .resource_metrics
         .into_iter()

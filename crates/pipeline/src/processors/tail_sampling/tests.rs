@@ -74,7 +74,7 @@ fn request(resource: Vec<KeyValue>, spans: Vec<ProtoSpan>, arrived_at_unix_nano:
             ..ResourceSpans::default()
         }],
     };
-    let batch = crate::testing::spans([]).edited(request.encode_to_vec().into(), items);
+    let batch = crate::testing::spans([]).edited(request.encode_to_vec(), items);
     let meta = model::Meta {
         received_at_unix_nano: arrived_at_unix_nano,
         ..(*meta()).clone()

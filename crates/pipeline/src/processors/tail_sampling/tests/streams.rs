@@ -200,7 +200,7 @@ proptest! {
     /// What is not canonical may be read as anything, and breaks nothing.
     #[test]
     fn no_payload_breaks_it(payload in prop::collection::vec(any::<u8>(), 0..300)) {
-        let batch = crate::testing::spans([]).edited(payload.into(), 1);
+        let batch = crate::testing::spans([]).edited(payload, 1);
         let mut stage = make(&POLICIES.replace('\n', " "))();
         run(&mut *stage, &[batch]);
     }

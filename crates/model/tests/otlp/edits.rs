@@ -69,7 +69,8 @@ fn same<M: Message + Default + std::fmt::Debug>(edited: &Batch, expected: &M) {
     assert_eq!(edited.items, canonical.items);
     if let Some(wire) = &edited.wire {
         assert_eq!(
-            wire.bytes, edited.payload.bytes(),
+            wire.bytes,
+            edited.payload.bytes(),
             "the wire form was kept though the payload changed"
         );
     }

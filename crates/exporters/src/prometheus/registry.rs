@@ -15,8 +15,18 @@ use pipeline::Lease;
 /// Series on one page. A scrape of so many is about 40 MB of text; more is a mistake in somebody's labels.
 pub const MAX_SERIES: usize = 200_000;
 
+/// Text of one page, in bytes: several times what so many ordinary series take. Labels stand before each bucket, so a small message with long labels and
+/// many buckets would make gigabytes of it.
+pub const MAX_PAGE_BYTES: usize = 256 << 20;
+
 /// What a series takes beside its labels and buckets: tree nodes, value, times.
 const SERIES_BYTES: usize = 160;
+
+/// What a line takes beside its labels: a name of ordinary length, a bound, a value, a time.
+const LINE_BYTES: usize = 128;
+
+/// What an exemplar takes beside its labels.
+const EXEMPLAR_BYTES: usize = size_of::<Exemplar>();
 
 /// How often the page is looked through for series that nobody reports, if nobody scrapes it either. Looking through a full page takes some milliseconds.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
@@ -48,7 +58,7 @@ impl Rejected {
     }
 
     pub fn message(&self) -> String {
-        let many = format!("beyond the {MAX_SERIES} series of one page");
+        let many = format!("beyond the {MAX_SERIES} series or {MAX_PAGE_BYTES} bytes of one page");
         let reasons = [
             (self.temporality, "of a temporality that cannot be added up"),
             (self.no_value, "without a value"),
@@ -77,6 +87,8 @@ pub struct Registry {
     /// Every name that a family's lines have, and whose it is.
     names: HashMap<String, String>,
     series: usize,
+    /// Bytes of the page's lines, at most.
+    text: usize,
     held: Lease,
     expired_at: Duration,
     name: String,
@@ -95,9 +107,17 @@ struct Series {
     time_unix_nano: u64,
     /// When it was last reported, since the start of the process.
     seen: Duration,
-    /// The last of each bucket.
+    /// The last of each bucket, in their order.
     exemplars: Vec<Exemplar>,
-    bytes: u64,
+    size: Size,
+}
+
+/// What a series takes, in bytes.
+#[derive(Clone, Copy, Default)]
+struct Size {
+    held: u64,
+    /// Of its lines, at most.
+    text: usize,
 }
 
 struct Exemplar {
@@ -105,6 +125,21 @@ struct Exemplar {
     labels: Box<str>,
     value: f64,
     time_ms: i64,
+}
+
+impl Exemplar {
+    fn held_bytes(&self) -> u64 {
+        (self.labels.len() + EXEMPLAR_BYTES) as u64
+    }
+}
+
+/// Makes a share of what is held another size; whether there is memory for it.
+fn resize(held: &mut Lease, from: u64, to: u64) -> bool {
+    if to > from {
+        return held.grow(to - from);
+    }
+    held.shrink(held.bytes() - (from - to));
+    true
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -130,6 +165,22 @@ impl Value {
             Value::Number(_) => 0,
             Value::Histogram { counts, .. } => counts.len() * 16,
             Value::Summary { quantiles, .. } => quantiles.len() * 16,
+        }
+    }
+
+    /// How many lines say it, each with all labels.
+    fn lines(&self) -> usize {
+        match self {
+            Value::Number(_) => 1,
+            Value::Histogram { counts, .. } => counts.len() + 3,
+            Value::Summary { quantiles, .. } => quantiles.len() + 2,
+        }
+    }
+
+    fn size(&self, key: &str) -> Size {
+        Size {
+            held: (key.len() + self.heap_bytes() + SERIES_BYTES) as u64,
+            text: self.lines() * (key.len() + LINE_BYTES),
         }
     }
 
@@ -186,6 +237,7 @@ impl Registry {
             families: BTreeMap::new(),
             names: HashMap::new(),
             series: 0,
+            text: 0,
             held,
             expired_at: Duration::ZERO,
             name: String::new(),
@@ -334,39 +386,49 @@ impl Registry {
         let Some(family) = self.families.get_mut(&self.name) else {
             return Put::Full;
         };
-        if let Some(series) = family.series.get_mut(self.key.as_str()) {
-            series.seen = now;
-            if let Some(start) = delta_start_unix_nano {
-                // Without a start it can only be seen to be later.
-                let is_later = if start == 0 {
-                    time_unix_nano > series.time_unix_nano
-                } else {
-                    start >= series.time_unix_nano
-                };
-                if !is_later {
-                    return Put::Overlap;
-                }
-                series.value.add(&value);
-                series.time_unix_nano = time_unix_nano;
-            } else if time_unix_nano >= series.time_unix_nano {
-                series.value = value;
-                series.time_unix_nano = time_unix_nano;
+        let size = value.size(&self.key);
+        let Some(series) = family.series.get_mut(self.key.as_str()) else {
+            if self.series >= MAX_SERIES || self.text + size.text > MAX_PAGE_BYTES || !self.held.grow(size.held) {
+                return Put::Full;
             }
+            let series = Series {
+                value,
+                time_unix_nano,
+                seen: now,
+                exemplars: Vec::new(),
+                size,
+            };
+            family.series.insert(self.key.as_str().into(), series);
+            self.series += 1;
+            self.text += size.text;
             return Put::Done;
-        }
-        let bytes = (self.key.len() + value.heap_bytes() + SERIES_BYTES) as u64;
-        if self.series >= MAX_SERIES || !self.held.grow(bytes) {
+        };
+        series.seen = now;
+        let is_delta = match delta_start_unix_nano {
+            // Without a start it can only be seen to be later.
+            Some(0) if time_unix_nano > series.time_unix_nano => true,
+            Some(start) if start != 0 && start >= series.time_unix_nano => true,
+            Some(_) => return Put::Overlap,
+            None if time_unix_nano >= series.time_unix_nano => false,
+            None => return Put::Done,
+        };
+        // It may have more buckets than before.
+        let of_exemplars = series.size.held - series.value.size(&self.key).held;
+        let size = Size {
+            held: size.held + of_exemplars,
+            ..size
+        };
+        let text = self.text - series.size.text + size.text;
+        if text > MAX_PAGE_BYTES || !resize(&mut self.held, series.size.held, size.held) {
             return Put::Full;
         }
-        let series = Series {
-            value,
-            time_unix_nano,
-            seen: now,
-            exemplars: Vec::new(),
-            bytes,
-        };
-        family.series.insert(self.key.as_str().into(), series);
-        self.series += 1;
+        self.text = text;
+        series.size = size;
+        series.time_unix_nano = time_unix_nano;
+        match is_delta {
+            true => series.value.add(&value),
+            false => series.value = value,
+        }
         Put::Done
     }
 
@@ -384,9 +446,7 @@ impl Registry {
                 Number::None => continue,
             };
             let bucket = match &series.value {
-                Value::Histogram { bounds, .. } => {
-                    bounds.iter().position(|bound| value <= *bound).unwrap_or(bounds.len())
-                }
+                Value::Histogram { bounds, .. } => bounds.partition_point(|bound| *bound < value),
                 _ => 0,
             };
             let mut labels = String::new();
@@ -397,10 +457,20 @@ impl Registry {
                 value,
                 time_ms: millis(exemplar.time_unix_nano),
             };
-            match series.exemplars.iter_mut().find(|known| known.bucket == bucket) {
-                Some(known) if known.time_ms <= exemplar.time_ms => *known = exemplar,
-                Some(_) => {}
-                None => series.exemplars.push(exemplar),
+            let at = series.exemplars.binary_search_by_key(&bucket, |known| known.bucket);
+            let known = at.ok().map(|at| &series.exemplars[at]);
+            if known.is_some_and(|known| known.time_ms > exemplar.time_ms) {
+                continue;
+            }
+            let held = series.size.held - known.map_or(0, Exemplar::held_bytes) + exemplar.held_bytes();
+            // An exemplar is an extra: where memory is short, the series goes without.
+            if !resize(&mut self.held, series.size.held, held) {
+                continue;
+            }
+            series.size.held = held;
+            match at {
+                Ok(at) => series.exemplars[at] = exemplar,
+                Err(at) => series.exemplars.insert(at, exemplar),
             }
         }
     }
@@ -411,7 +481,8 @@ impl Registry {
         };
         if let Some(series) = family.series.remove(self.key.as_str()) {
             self.series -= 1;
-            self.held.shrink(self.held.bytes() - series.bytes);
+            self.text -= series.size.text;
+            self.held.shrink(self.held.bytes() - series.size.held);
         }
     }
 
@@ -420,13 +491,14 @@ impl Registry {
         self.expired_at = now;
         let expiration = self.options.expiration;
         let mut bytes = self.held.bytes();
-        let series = &mut self.series;
+        let (series, text) = (&mut self.series, &mut self.text);
         self.families.retain(|_, family| {
             family.series.retain(|_, it| {
                 let is_alive = now.saturating_sub(it.seen) <= expiration;
                 if !is_alive {
                     *series -= 1;
-                    bytes -= it.bytes;
+                    *text -= it.size.text;
+                    bytes -= it.size.held;
                 }
                 is_alive
             });
@@ -453,7 +525,8 @@ impl Registry {
                     exemplar,
                 };
                 let exemplar = |bucket| {
-                    let exemplar = series.exemplars.iter().find(|exemplar| exemplar.bucket == bucket)?;
+                    let at = series.exemplars.binary_search_by_key(&bucket, |known| known.bucket);
+                    let exemplar = &series.exemplars[at.ok()?];
                     Some(text::Exemplar {
                         labels: &exemplar.labels,
                         value: exemplar.value,

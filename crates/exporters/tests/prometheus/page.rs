@@ -414,6 +414,62 @@ fn a_page_has_a_bound() {
     );
 }
 
+/// A histogram with long labels and so many buckets, the last of which has an exemplar.
+fn wide(buckets: usize, time_unix_nano: u64) -> Metric {
+    let mut metric = histogram("wide", time_unix_nano, CUMULATIVE);
+    let Some(Data::Histogram(data)) = &mut metric.data else {
+        unreachable!("it is one")
+    };
+    let point = &mut data.data_points[0];
+    point.attributes = pairs(&[("long", &"x".repeat(64 << 10))]);
+    point.bucket_counts = vec![1; buckets];
+    point.explicit_bounds = (0..buckets - 1).map(|bound| bound as f64).collect();
+    point.count = buckets as u64;
+    point.exemplars[0].value = Some(exemplar::Value::AsDouble(f64::from(u32::MAX)));
+    metric
+}
+
+#[test]
+fn labels_before_each_bucket_are_bounded() {
+    let budget = Budget::root("test", 1 << 30);
+    let mut registry = Registry::new(Options::default(), budget.charge(0));
+    let full = Rejected {
+        too_many: 1,
+        ..Rejected::default()
+    };
+    assert_eq!(update(&mut registry, vec![wide(5000, T)], 0), full);
+    assert_eq!(update(&mut registry, vec![wide(4, T)], 0), Rejected::default());
+    let few = budget.used_bytes();
+    assert_eq!(
+        update(&mut registry, vec![wide(5000, T + 1)], 0),
+        full,
+        "a known series does not grow beyond it"
+    );
+    assert_eq!(update(&mut registry, vec![wide(104, T + 2)], 0), Rejected::default());
+    let more = budget.used_bytes() - few;
+    assert!(
+        (1600..1800).contains(&more),
+        "{more} bytes for a hundred buckets and an exemplar"
+    );
+    let page = page(&mut registry, Format::OpenMetrics, 0);
+    assert_eq!(
+        page.lines().filter(|line| line.contains(" # {")).count(),
+        2,
+        "the fourth bucket's and the last's"
+    );
+    // It goes, and gives all back.
+    assert_eq!(
+        update(&mut registry, vec![gauge("new", vec![number(1.0, T, &[])])], 400),
+        Rejected::default()
+    );
+    assert!(budget.used_bytes() < 1024, "{}", budget.used_bytes());
+    assert_eq!(
+        update(&mut registry, vec![wide(3000, T + 3)], 400),
+        Rejected::default(),
+        "there is room again"
+    );
+}
+
 #[test]
 fn what_a_series_takes_is_counted_and_given_back() {
     let budget = Budget::root("test", 1 << 20);

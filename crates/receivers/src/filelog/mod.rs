@@ -23,6 +23,7 @@
 //! the process was down is read where a pattern names the rotated file, so let `include` name those too. Two files that begin
 //! with the same `fingerprint_size` bytes are taken for one and its copy: raise it where files have a long common head.
 
+mod files;
 mod glob;
 mod operators;
 mod positions;

@@ -95,6 +95,8 @@ impl Layout {
         kind: Option<&str>,
         location: Option<&str>,
     ) -> Result<Layout, (&'static str, String)> {
+        // As the text is: what is around it is no part of a time.
+        let layout = layout.map(str::trim);
         let layout = layout.ok_or(("layout", "a time needs its `layout`".to_owned()))?;
         if layout.len() > MAX_LAYOUT_BYTES {
             return Err(("layout", format!("is longer than {MAX_LAYOUT_BYTES} bytes")));
@@ -686,6 +688,14 @@ mod tests {
             "2023-11-14 17:13:20 EST",
             NOW,
         );
+    }
+
+    /// The text was trimmed and the layout was not, so that they never met.
+    #[test]
+    fn spaces_around_a_layout_were_waited_for() {
+        check("strptime", " %Y-%m-%d %H:%M:%S\n", "2023-11-14 22:13:20", NOW);
+        check("gotime", " 2006-01-02 15:04:05 ", " 2023-11-14 22:13:20 ", NOW);
+        check("epoch", "s ", "1700000000", NOW);
     }
 
     #[test]

@@ -88,6 +88,9 @@ impl Tracked {
     }
 }
 
+/// Fills a buffer from a file's byte on, as far as the file goes.
+pub(super) type ReadAt = fn(&File, &mut [u8], u64) -> io::Result<usize>;
+
 pub struct Reader {
     plan: Plan,
     intake: Intake,
@@ -111,6 +114,8 @@ pub struct Reader {
     /// Entries that operators dropped, of the batch that is under way.
     filtered: u64,
     window: Vec<u8>,
+    /// [`read_at`]; a test cannot have a disk that fails.
+    pub(super) read_at: ReadAt,
     /// What is wrong with which path, said once.
     complaints: HashSet<PathBuf>,
     has_complained_of_positions: bool,
@@ -134,6 +139,7 @@ impl Reader {
             next: 0,
             filtered: 0,
             window: Vec::new(),
+            read_at,
             complaints: HashSet::new(),
             has_complained_of_positions: false,
         })
@@ -513,6 +519,7 @@ impl Reader {
         let combines = lines.operators.combine();
         let mut held = Held::default();
         let mut is_at_end = false;
+        let mut failure = None;
         let longest = self.plan.splitter.max_log_size + 1;
         let mut wanted = WINDOW_BYTES;
         'window: loop {
@@ -520,7 +527,14 @@ impl Reader {
             let available = size - tracked.read;
             let bytes = (wanted as u64).min(available) as usize;
             self.window.resize(bytes, 0);
-            let got = read_at(file, &mut self.window, tracked.read)?;
+            let got = match (self.read_at)(file, &mut self.window, tracked.read) {
+                Ok(got) => got,
+                // What was read before is handed over all the same; the next turn finds the failure at its beginning.
+                Err(error) => {
+                    failure = Some(error);
+                    break;
+                }
+            };
             self.window.truncate(got);
             // What begins so after it was read began so before: these bytes are of this file, and not of what was written over it.
             if !begins(file, &tracked.print) {
@@ -596,7 +610,10 @@ impl Reader {
         if self.window.capacity() > 4 * WINDOW_BYTES {
             self.window = Vec::new();
         }
-        Ok((tracked.read - start) as usize)
+        match failure {
+            Some(error) if tracked.read == start => Err(error),
+            _ => Ok((tracked.read - start) as usize),
+        }
     }
 
     /// Hands a batch on, again and again until it is taken; `false` if it was not when the time came to stop.

@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use super::Filelog;
+use super::reader::{Reader, Turn};
 use crate::settings::Settings;
 
 /// Generous, because debug builds run beside other tests.
@@ -583,44 +585,97 @@ fn much_that_is_put_together_comes_once_and_in_order_and_what_is_dropped_is_coun
     );
 }
 
+/// A reader that goes on when it is told to.
+struct Stepped {
+    reader: Reader,
+    batches: Arc<Mutex<Vec<Batch>>>,
+    runtime: Runtime,
+    stop: watch::Receiver<bool>,
+    _stopper: watch::Sender<bool>,
+}
+
+impl Stepped {
+    fn open(folder: &Path, more: &str) -> Stepped {
+        let batches = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&batches);
+        let entry: Arc<dyn Entry> = Arc::new(move |batch: Batch, ack: Ack| {
+            kept.lock().unwrap().push(batch);
+            ack.resolve(Outcome::Delivered);
+        });
+        let routes = vec![(Signal::Logs, entry)];
+        let intake = Intake::new("filelog", &Ledger::new(), Budget::root("test", 64 << 20), routes);
+        let include = format!(
+            "include: ['{}/*.log']\n    start_at: beginning\n    {more}",
+            folder.display()
+        );
+        let plan = read(&include).unwrap().config.plan().unwrap();
+        let (stopper, stop) = watch::channel(false);
+        Stepped {
+            reader: Reader::open(plan, intake, Arc::default(), None).unwrap(),
+            batches,
+            runtime: Runtime::new().unwrap(),
+            stop,
+            _stopper: stopper,
+        }
+    }
+
+    fn turn(&mut self) -> Turn {
+        self.reader.turn(&mut self.stop, self.runtime.handle())
+    }
+
+    fn bodies(&self) -> Vec<String> {
+        self.batches.lock().unwrap().iter().flat_map(bodies_of).collect()
+    }
+}
+
 /// Bytes of the new content were taken for the end of the old one, and the rest of that was never read.
 #[test]
 fn a_file_cut_off_and_grown_again_between_two_looks_was_read_from_the_middle() {
     let (folder, log) = folder();
-    let batches = Arc::new(Mutex::new(Vec::new()));
-    let kept = Arc::clone(&batches);
-    let entry: Arc<dyn Entry> = Arc::new(move |batch: Batch, ack: Ack| {
-        kept.lock().unwrap().push(batch);
-        ack.resolve(Outcome::Delivered);
-    });
-    let routes = vec![(Signal::Logs, entry)];
-    let intake = Intake::new("filelog", &Ledger::new(), Budget::root("test", 64 << 20), routes);
-    let settings = format!(
-        "include: ['{}/*.log']\n    start_at: beginning",
-        folder.path().display()
-    );
-    let plan = read(&settings).unwrap().config.plan().unwrap();
-    let mut reader = super::reader::Reader::open(plan, intake, Arc::default(), None).unwrap();
-    let runtime = Runtime::new().unwrap();
-    let (_stop, mut stopped) = watch::channel(false);
+    let mut stepped = Stepped::open(folder.path(), "");
     let lines = |name: &str, count: u32| (0..count).map(|line| format!("{name} {line}\n")).collect::<String>();
 
     append(&log, &lines("old", 100));
-    reader.scan();
-    reader.turn(&mut stopped, runtime.handle());
+    stepped.reader.scan();
+    stepped.turn();
     append(&log, &lines("late", 50));
     fs::copy(&log, folder.path().join("app.log.1")).unwrap();
     OpenOptions::new().write(true).open(&log).unwrap().set_len(0).unwrap();
     append(&log, &lines("new", 500));
     for _ in 0..3 {
-        reader.turn(&mut stopped, runtime.handle());
-        reader.turn(&mut stopped, runtime.handle());
-        reader.scan();
+        stepped.turn();
+        stepped.turn();
+        stepped.reader.scan();
     }
-    let mut bodies: Vec<String> = batches.lock().unwrap().iter().flat_map(bodies_of).collect();
+    let mut bodies = stepped.bodies();
     bodies.sort();
     let all = format!("{}{}{}", lines("old", 100), lines("late", 50), lines("new", 500));
     let mut expect: Vec<&str> = all.lines().collect();
     expect.sort_unstable();
     assert_eq!(bodies, expect);
+}
+
+/// What had been read of a file before a disk failed was thrown away, and the position was behind it.
+#[test]
+fn lines_before_a_failure_to_read_were_lost() {
+    let recombine = "operators: [{type: recombine, combine_field: body, is_first_entry: 'body startsWith \"a\"', force_flush_period: 0}]";
+    for more in ["", recombine] {
+        let (folder, log) = folder();
+        let lines: Vec<String> = (0..10_000).map(|line| format!("a line {line:09}")).collect();
+        append(&log, &(lines.join("\n") + "\n"));
+        let mut stepped = Stepped::open(folder.path(), more);
+        let works = stepped.reader.read_at;
+        stepped.reader.read_at = |file, buffer, offset| match offset < 100_000 {
+            true => file.read_at(buffer, offset),
+            false => Err(std::io::Error::other("the disk failed")),
+        };
+        stepped.reader.scan();
+        assert!(matches!(stepped.turn(), Turn::Delivered), "what could be read is");
+        assert!(matches!(stepped.turn(), Turn::Idle), "and then nothing");
+        stepped.reader.read_at = works;
+        stepped.turn();
+        // One that may go on is still held.
+        let held = usize::from(!more.is_empty());
+        assert_eq!(stepped.bodies(), lines[..lines.len() - held], "{more}");
+    }
 }

@@ -264,15 +264,23 @@ fn expression(key: &'static str, text: &Option<String>) -> Result<Option<Express
 
 fn compile(config: &Operator, steps: &mut Vec<Step>) -> Result<Option<Combine>, (&'static str, String)> {
     let mut combine = None;
-    let place = |key: &'static str, text: &Option<String>, default: &str| {
-        Place::parse(text.as_deref().unwrap_or(default)).map_err(|problem| (key, problem))
+    let missing = |key: &str| ("type", format!("`{}` needs `{key}`", config.r#type));
+    let needed = |key: &'static str, text: &Option<String>| {
+        let text = text.as_deref().ok_or_else(|| missing(key))?;
+        Place::parse(text).map_err(|problem| (key, problem))
     };
-    let needed = |key: &'static str, text: &Option<String>| match text {
-        Some(text) => Place::parse(text).map_err(|problem| (key, problem)),
-        None => Err(("type", format!("`{}` needs `{key}`", config.r#type))),
+    let needed_value = |key: &'static str, text: &Option<String>| {
+        let text = text.as_deref().ok_or_else(|| missing(key))?;
+        Place::of_value(text).map_err(|problem| (key, problem))
     };
-    let from = || place("parse_from", &config.parse_from, "body");
-    let to = || place("parse_to", &config.parse_to, "attributes");
+    let from = || {
+        let text = config.parse_from.as_deref().unwrap_or("body");
+        Place::of_value(text).map_err(|problem| ("parse_from", problem))
+    };
+    let to = || {
+        let text = config.parse_to.as_deref().unwrap_or("attributes");
+        Place::parse(text).map_err(|problem| ("parse_to", problem))
+    };
     match config.r#type.as_str() {
         "json_parser" => steps.push(Step::Json {
             from: from()?,
@@ -303,18 +311,18 @@ fn compile(config: &Operator, steps: &mut Vec<Step>) -> Result<Option<Combine>, 
                 config.location.as_deref(),
             )?;
             steps.push(Step::Time {
-                from: needed("parse_from", &config.parse_from)?,
+                from: needed_value("parse_from", &config.parse_from)?,
                 layout,
             });
         }
         "severity_parser" => {
-            let from = needed("parse_from", &config.parse_from)?;
+            let from = needed_value("parse_from", &config.parse_from)?;
             steps.push(severity_step(from, &config.mapping, config.preset.as_deref())?);
         }
         "trace_parser" => {
             let of = |key: &'static str, field: &Option<Field>, default: &str| {
                 let text = field.as_ref().map_or(default, |field| &field.parse_from);
-                Place::parse(text).map_err(|problem| (key, problem))
+                Place::of_value(text).map_err(|problem| (key, problem))
             };
             steps.push(Step::Trace {
                 trace_id: of("trace_id", &config.trace_id, "attributes.trace_id")?,
@@ -368,7 +376,7 @@ fn compile(config: &Operator, steps: &mut Vec<Step>) -> Result<Option<Combine>, 
                 None => return Err(("type", "`add` needs `value`".to_owned())),
             };
             steps.push(Step::Add {
-                to: needed("field", &config.field)?,
+                to: needed_value("field", &config.field)?,
                 value,
             });
         }
@@ -390,7 +398,7 @@ fn compile(config: &Operator, steps: &mut Vec<Step>) -> Result<Option<Combine>, 
             };
             combine = Some(Combine {
                 mark,
-                field: needed("combine_field", &config.combine_field)?,
+                field: needed_value("combine_field", &config.combine_field)?,
                 with: config.combine_with.clone().unwrap_or_else(|| "\n".to_owned()),
                 max_entries: bound("max_batch_size", config.max_batch_size, MAX_ENTRIES)?,
                 max_unmatched: bound(
@@ -408,7 +416,7 @@ fn compile(config: &Operator, steps: &mut Vec<Step>) -> Result<Option<Combine>, 
                 },
                 source: match &config.source_identifier {
                     None => None,
-                    Some(text) => Some(Place::parse(text).map_err(|problem| ("source_identifier", problem))?),
+                    Some(text) => Some(Place::of_value(text).map_err(|problem| ("source_identifier", problem))?),
                 },
                 max_sources: bound("max_sources", config.max_sources, MAX_SOURCES)?,
                 patience: Some(config.force_flush_period.unwrap_or(PATIENCE)).filter(|period| !period.is_zero()),
@@ -445,11 +453,11 @@ fn compile(config: &Operator, steps: &mut Vec<Step>) -> Result<Option<Combine>, 
             config.location.as_deref(),
         )
         .map_err(|(_, problem)| ("timestamp", problem))?;
-        let from = Place::parse(&config.parse_from).map_err(|problem| ("timestamp", problem))?;
+        let from = Place::of_value(&config.parse_from).map_err(|problem| ("timestamp", problem))?;
         steps.push(Step::Time { from, layout });
     }
     if let Some(config) = &config.severity {
-        let from = Place::parse(&config.parse_from).map_err(|problem| ("severity", problem))?;
+        let from = Place::of_value(&config.parse_from).map_err(|problem| ("severity", problem))?;
         steps.push(severity_step(from, &config.mapping, config.preset.as_deref())?);
     }
     Ok(combine)
@@ -624,12 +632,15 @@ impl Step {
                 }
             }
             Step::Move { from, to } => {
-                if let Some(value) = from.take(record) {
+                // What is no object cannot be all attributes, and stays.
+                let is_object = |value: Option<&Json<'_>>| matches!(value, Some(Json::Object(_)));
+                let fits = !to.is_of_all() || from.is_of_all() || is_object(from.get(record));
+                if let Some(value) = fits.then(|| from.take(record)).flatten() {
                     to.set(record, value);
                 }
             }
             Step::Copy { from, to } => {
-                if let Some(value) = from.get(record).cloned() {
+                if let Some(value) = from.copy(record) {
                     to.set(record, value);
                 }
             }

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use codec::log_line::{Json, Record, instant, owned};
+use codec::log_line::{Json, Members, Record, instant, owned};
 use model::instant::parse_rfc3339;
 
-use super::place::{find, upsert};
+use super::place::{find, merge, upsert};
 
 /// The attribute that says whether a line goes on in the next.
 const TAG: &str = "logtag";
@@ -30,6 +30,7 @@ pub fn docker(record: &mut Record<'_>) {
         return;
     }
     let mut is_whole = true;
+    let mut attributes = Members::new();
     for (key, value) in members {
         match (key.as_ref(), value) {
             ("log", Json::Text(text)) => {
@@ -38,18 +39,19 @@ pub fn docker(record: &mut Record<'_>) {
                 let line = end.unwrap_or(&text);
                 record.body = Json::Text(line.strip_suffix('\r').unwrap_or(line).to_owned().into());
             }
-            ("stream", value) => upsert(&mut record.attributes, "log.iostream".into(), value),
+            ("stream", value) => attributes.push(("log.iostream".into(), value)),
             ("time", value) => {
                 if let Some(time) = instant(&value) {
                     record.time_unix_nano = time;
                 }
             }
-            (_, value) => upsert(&mut record.attributes, key, value),
+            (_, value) => attributes.push((key, value)),
         }
     }
     if !is_whole {
-        upsert(&mut record.attributes, TAG.into(), Json::Text(PART.into()));
+        attributes.push((TAG.into(), Json::Text(PART.into())));
     }
+    merge(&mut record.attributes, attributes);
 }
 
 /// `TIME stdout F …`, as containerd and CRI-O write it.

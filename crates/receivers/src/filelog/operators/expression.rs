@@ -1,15 +1,16 @@
 //! The conditions of operators (`if`, `expr`, `is_first_entry`, `is_last_entry`): what people write in them, of the language that the collector evaluates
 //! (<https://expr-lang.org/docs/language-definition>). Fields, texts, numbers, lists, comparisons, `matches`, `contains`, `startsWith`, `endsWith`, `in`,
-//! `and`, `or`, `not`, and the functions `len`, `lower`, `upper` and `trim`. Anything else is refused when the file is read. What cannot be compared, a field
+//! `and`, `or`, `not`, all attributes or all of the resource (`'level' in attributes`), and the functions `len`, `lower`, `upper` and `trim`. Anything else is refused when the file is read. What cannot be compared, a field
 //! that is not there above all, is not equal, less, or matched.
 
 use std::borrow::Cow;
+use std::ffi::OsStr;
 use std::path::Path;
 
-use codec::log_line::{Json, Record};
+use codec::log_line::{Json, Members, Record};
 use regex::Regex;
 
-use super::place::{Place, Root};
+use super::place::{Place, Root, find};
 
 /// Bytes of one expression.
 const MAX_BYTES: usize = 16 << 10;
@@ -75,7 +76,10 @@ enum Value<'v> {
     Number(f64),
     Text(Cow<'v, str>),
     List(Vec<Value<'v>>),
-    Json(&'v Json<'v>),
+    JsonList(&'v [Json<'v>]),
+    Object(&'v Members<'v>),
+    /// All attributes of a record, and those of the file that the receiver adds later.
+    Attributes(&'v Members<'v>, Option<&'v Path>),
 }
 
 impl Expression {
@@ -135,8 +139,11 @@ fn eval<'v>(node: &'v Node, record: &'v Record<'_>, path: Option<&'v Path>) -> V
         Node::Call(function, inner) => match (function, eval(inner, record, path)) {
             (Function::Len, Value::Text(text)) => Value::Number(text.chars().count() as f64),
             (Function::Len, Value::List(items)) => Value::Number(items.len() as f64),
-            (Function::Len, Value::Json(Json::List(items))) => Value::Number(items.len() as f64),
-            (Function::Len, Value::Json(Json::Object(members))) => Value::Number(members.len() as f64),
+            (Function::Len, Value::JsonList(items)) => Value::Number(items.len() as f64),
+            // What the receiver adds later is not counted.
+            (Function::Len, Value::Object(members) | Value::Attributes(members, _)) => {
+                Value::Number(members.len() as f64)
+            }
             (Function::Lower, Value::Text(text)) => Value::Text(text.to_lowercase().into()),
             (Function::Upper, Value::Text(text)) => Value::Text(text.to_uppercase().into()),
             (Function::Trim, Value::Text(text)) => Value::Text(text.trim().to_owned().into()),
@@ -146,16 +153,28 @@ fn eval<'v>(node: &'v Node, record: &'v Record<'_>, path: Option<&'v Path>) -> V
 }
 
 fn field<'v>(place: &'v Place, record: &'v Record<'_>, path: Option<&'v Path>) -> Value<'v> {
+    match (place.members(record), place.root) {
+        (Some(members), Root::Attributes) => return Value::Attributes(members, path),
+        (Some(members), _) => return Value::Object(members),
+        (None, _) => {}
+    }
     if let Some(value) = place.get(record) {
         return value_of(value);
     }
-    // What the receiver adds after the operators can be asked for before.
-    let file = match (place.root, &place.keys[..]) {
-        (Root::Attributes, [key]) if key == "log.file.path" => path.map(Path::as_os_str),
-        (Root::Attributes, [key]) if key == "log.file.name" => path.and_then(Path::file_name),
+    match (place.root, &place.keys[..]) {
+        (Root::Attributes, [key]) => of_file(key, path).map_or(Value::Nil, Value::Text),
+        _ => Value::Nil,
+    }
+}
+
+/// What the receiver adds after the operators can be asked for before.
+fn of_file<'v>(key: &str, path: Option<&'v Path>) -> Option<Cow<'v, str>> {
+    let name = match key {
+        "log.file.path" => path.map(Path::as_os_str),
+        "log.file.name" => path.and_then(Path::file_name),
         _ => None,
     };
-    file.map_or(Value::Nil, |name| Value::Text(name.to_string_lossy()))
+    name.map(OsStr::to_string_lossy)
 }
 
 fn value_of<'v>(value: &'v Json<'_>) -> Value<'v> {
@@ -165,7 +184,8 @@ fn value_of<'v>(value: &'v Json<'_>) -> Value<'v> {
         Json::Int(number) => Value::Number(*number as f64),
         Json::Double(number) => Value::Number(*number),
         Json::Text(text) => Value::Text(text.as_ref().into()),
-        other => Value::Json(other),
+        Json::List(items) => Value::JsonList(items),
+        Json::Object(members) => Value::Object(members),
     }
 }
 
@@ -193,8 +213,11 @@ impl Comparison {
             Comparison::EndsWith => texts(|left, right| left.ends_with(right)),
             Comparison::In => match (left, right) {
                 (_, Value::List(items)) => items.iter().any(|item| are_equal(left, item)),
-                (_, Value::Json(Json::List(items))) => items.iter().any(|item| are_equal(left, &value_of(item))),
-                (Value::Text(key), Value::Json(Json::Object(members))) => members.iter().any(|(name, _)| name == key),
+                (_, Value::JsonList(items)) => items.iter().any(|item| are_equal(left, &value_of(item))),
+                (Value::Text(key), Value::Object(members)) => find(members, key).is_some(),
+                (Value::Text(key), Value::Attributes(members, path)) => {
+                    find(members, key).is_some() || of_file(key, *path).is_some()
+                }
                 _ => false,
             },
         }
@@ -207,7 +230,10 @@ fn are_equal(left: &Value<'_>, right: &Value<'_>) -> bool {
         (Value::Bool(left), Value::Bool(right)) => left == right,
         (Value::Number(left), Value::Number(right)) => left == right,
         (Value::Text(left), Value::Text(right)) => left == right,
-        (Value::Json(left), Value::Json(right)) => left == right,
+        (Value::JsonList(left), Value::JsonList(right)) => left == right,
+        (Value::Object(left) | Value::Attributes(left, _), Value::Object(right) | Value::Attributes(right, _)) => {
+            left == right
+        }
         _ => false,
     }
 }
@@ -512,6 +538,7 @@ mod tests {
         let mut record = Record::plain("at Main.java:7");
         record.attributes =
             Json::object(r#"{"logtag":"P","n":7,"a.b":"x","o":{"k":"Deep"},"list":["a","b"],"yes":true}"#).unwrap();
+        record.resource = Json::object(r#"{"service.name":"shop"}"#).unwrap();
         record.severity_text = "WARN".into();
         record.severity_number = 13;
         let parsed = Expression::parse(expression).unwrap_or_else(|problem| panic!("{expression}: {problem}"));
@@ -538,6 +565,8 @@ mod tests {
             "severity_text == 'WARN' and severity_number > 9",
             "attributes[\"log.file.path\"] startsWith '/var' && attributes[\"log.file.name\"] == 'app.log'",
             "1 == 2 and 1 == 1 or 1 == 1",
+            "'n' in attributes and not ('none' in attributes) and 'none' not in attributes and 'service.name' in resource",
+            "'log.file.path' in attributes and len(attributes) == 6 and len(resource) == 1 and attributes != nil",
         ] {
             check(expression, true);
         }
@@ -547,6 +576,8 @@ mod tests {
             "attributes.n == '7'",
             "attributes.none < 1",
             "not attributes.n",
+            "'n' in resource",
+            "attributes == nil",
         ] {
             check(expression, false);
         }

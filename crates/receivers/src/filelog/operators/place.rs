@@ -1,10 +1,14 @@
 //! Where in a record an operator reads and writes.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use codec::log_line::{Json, Members, Record};
 
-/// `body`, `attributes.x`, `attributes["x.y"]`, `resource.x`.
+/// Members up to which a key is looked for one by one; a line may have thousands.
+const FEW_MEMBERS: usize = 32;
+
+/// `body`, `attributes.x`, `attributes["x.y"]`, `resource.x`; without a key all attributes, or all of the resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     pub root: Root,
@@ -56,6 +60,21 @@ impl Place {
         }
     }
 
+    /// The same where one value is meant.
+    pub fn of_value(text: &str) -> Result<Place, String> {
+        let place = Place::parse(text)?;
+        match place.is_of_all() {
+            true => Err(format!("`{text}` is all of them; name one, such as {text}.key")),
+            false => Ok(place),
+        }
+    }
+
+    /// Whether it is all attributes, or all of the resource, which only an object can be put into.
+    pub fn is_of_all(&self) -> bool {
+        self.root != Root::Body && self.keys.is_empty()
+    }
+
+    /// The value there. All attributes are none: [`Place::members`].
     pub fn get<'r, 'a>(&self, record: &'r Record<'a>) -> Option<&'r Json<'a>> {
         let (mut members, keys) = match self.root {
             Root::Body if self.keys.is_empty() => return Some(&record.body),
@@ -74,6 +93,22 @@ impl Place {
             };
         }
         find(members, last)
+    }
+
+    /// All attributes, or all of the resource, if that is meant.
+    pub fn members<'r, 'a>(&self, record: &'r Record<'a>) -> Option<&'r Members<'a>> {
+        match self.root {
+            Root::Attributes if self.keys.is_empty() => Some(&record.attributes),
+            Root::Resource if self.keys.is_empty() => Some(&record.resource),
+            _ => None,
+        }
+    }
+
+    pub fn copy<'a>(&self, record: &Record<'a>) -> Option<Json<'a>> {
+        match self.members(record) {
+            Some(members) => Some(Json::Object(members.clone())),
+            None => self.get(record).cloned(),
+        }
     }
 
     pub fn take<'a>(&self, record: &mut Record<'a>) -> Option<Json<'a>> {
@@ -123,7 +158,7 @@ impl Place {
         };
         let Some((last, path)) = self.keys.split_last() else {
             if let Json::Object(values) = value {
-                values.into_iter().for_each(|(key, value)| upsert(members, key, value));
+                merge(members, values);
             }
             return;
         };
@@ -155,5 +190,26 @@ pub fn upsert<'a>(members: &mut Members<'a>, key: Cow<'a, str>, value: Json<'a>)
     match members.iter_mut().find(|(name, _)| *name == key) {
         Some((_, there)) => *there = value,
         None => members.push((key, value)),
+    }
+}
+
+/// Puts in each of these, in time that does not grow with the square of their number.
+pub fn merge<'a>(members: &mut Members<'a>, values: Members<'a>) {
+    if members.len() + values.len() <= FEW_MEMBERS {
+        values.into_iter().for_each(|(key, value)| upsert(members, key, value));
+        return;
+    }
+    let mut places = HashMap::with_capacity(members.len() + values.len());
+    for (at, (key, _)) in members.iter().enumerate() {
+        places.entry(key.clone()).or_insert(at);
+    }
+    for (key, value) in values {
+        match places.get(&key) {
+            Some(at) => members[*at].1 = value,
+            None => {
+                places.insert(key.clone(), members.len());
+                members.push((key, value));
+            }
+        }
     }
 }

@@ -219,6 +219,59 @@ fn an_unfinished_entry_holds_so_many_behind_it_and_no_more() {
     assert_eq!(passed.last().unwrap(), "…");
 }
 
+/// They were nothing, so that a filter on a field that is missing dropped every line, and a copy of them was never made.
+#[test]
+fn all_attributes_were_nothing() {
+    let kept = |yaml: &str| {
+        operators(yaml)
+            .unwrap()
+            .apply(&mut Record::plain(r#"{"level":"INFO"}"#), None)
+    };
+    let yaml = "[{type: json_parser}, {type: filter, expr: \"not ('level' in attributes)\"}]";
+    assert!(kept(yaml));
+    assert!(!kept(&yaml.replace("level", "none")));
+    let record = applied(
+        "[{type: json_parser}, {type: copy, from: attributes, to: body}, {type: copy, from: attributes, to: resource}]",
+        r#"{"level":"INFO"}"#,
+        "",
+    );
+    assert_eq!(record.body, Json::Object(record.attributes.clone()));
+    assert_eq!(
+        (shown(&record.attributes), shown(&record.resource)),
+        ("level=INFO".into(), "level=INFO".into())
+    );
+}
+
+/// A text cannot be all attributes, and was lost on its way there.
+#[test]
+fn a_body_that_was_moved_to_all_attributes_was_lost() {
+    let yaml = "[{type: move, from: body, to: attributes}]";
+    assert_eq!(applied(yaml, "text", "").body.as_text(), Some("text"));
+    let yaml = "[{type: json_parser, parse_to: body}, {type: move, from: body, to: attributes}]";
+    assert_eq!(shown(&applied(yaml, r#"{"a":"b"}"#, "").attributes), "a=b");
+}
+
+#[test]
+fn many_members_go_to_their_places() {
+    let members: Vec<String> = (0..4_000).map(|at| format!(r#""k{}":"{at}""#, at % 1_000)).collect();
+    let line = format!(r#"{{"log":"x\n","stream":"stdout",{}}}"#, members.join(","));
+    for (yaml, first) in [
+        ("[{type: container}]", "log.iostream=stdout"),
+        ("[{type: json_parser}]", "log=x\n stream=stdout"),
+    ] {
+        let record = applied(yaml, &line, "");
+        let shown = shown(&record.attributes);
+        let expect = format!(
+            "{first} {}",
+            (0..1_000)
+                .map(|at| format!("k{at}={}", at + 3_000))
+                .collect::<Vec<_>>()
+                .join(" ")
+        );
+        assert_eq!(shown, expect, "{yaml}");
+    }
+}
+
 #[test]
 fn parts_of_lines_of_containers_are_put_together() {
     let cri = |stream: &str, tag: &str, text: &str| format!("2023-11-14T22:13:20Z {stream} {tag} {text}");
@@ -340,6 +393,18 @@ fn mistakes_say_what_to_write() {
             "`loud` is not a level",
         ),
         ("[{type: move, from: body}]", "needs `to`"),
+        (
+            "[{type: json_parser, parse_from: attributes}]",
+            "name one, such as attributes.key",
+        ),
+        (
+            "[{type: add, field: resource, value: x}]",
+            "name one, such as resource.key",
+        ),
+        (
+            "[{type: recombine, combine_field: attributes, is_last_entry: 'true'}]",
+            "0 combine_field: `attributes` is all of them",
+        ),
         ("[{type: add, field: attributes.x, value: 'EXPR(1)'}]", "has `set`"),
         ("[{type: json_parser, timestmp: {}}]", "did you mean `timestamp`?"),
     ] {

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use codec::log_line::{Json, Members, Record, Request, write_attributes};
 use pipeline::processors::actions::Scalar;
 
-use crate::filelog::{Held, Operators};
+use crate::filelog::{Entry, Held, Operators};
 
 /// Values of `attributes` and `resource` in the configuration.
 pub(crate) type Values = BTreeMap<String, Scalar>;
@@ -61,11 +61,15 @@ impl Lines {
         }
     }
 
-    /// Sends the line that begins at `start` of the file through operators that put lines together; whether it was not UTF-8 and was mended.
-    pub(crate) fn enter(&self, line: &[u8], start: u64, path: &Path, held: &mut Held) -> bool {
+    /// Sends the line that begins at `start` of the file through operators that put lines together.
+    pub(crate) fn enter(&self, line: &[u8], start: u64, path: &Path, held: &mut Held) {
         let text = String::from_utf8_lossy(line);
-        self.operators.enter(held, start, Record::plain(&*text), Some(path));
-        matches!(text, std::borrow::Cow::Owned(_))
+        let entry = Entry {
+            start,
+            mended: u64::from(matches!(text, std::borrow::Cow::Owned(_))),
+            record: Some(Record::plain(&*text)),
+        };
+        self.operators.enter(held, entry, Some(path));
     }
 
     /// Adds what has passed the operators to the request.

@@ -15,8 +15,8 @@
 //! reader stands still. Without a journal positions are in memory only.
 //!
 //! **Lines that become one.** `multiline`, the operators `recombine` and `container`: an entry is handed over when it is finished, in the order of first lines, and
-//! the position that is remembered is never past the first line of one that is not. After a restart it is read again from there, so nothing is lost, and
-//! nothing comes twice.
+//! the position that is remembered is never past the first line of one that is not. After a restart it is read again from there, so nothing of it is lost, and
+//! its lines come twice only where the process died between an acknowledgement and its writing down, as above.
 //!
 //! **Rotation.** A file is known by its inode and its first `fingerprint_size` bytes. One that was renamed is read to its end, whether or not a pattern names it
 //! still; one that was copied and cut off begins anew, and what had not been read of it is read from the copy in the same folder. What came and went while
@@ -45,7 +45,7 @@ use serde::{Deserialize, Deserializer};
 
 use self::glob::Glob;
 use self::operators::Operator;
-pub(crate) use self::operators::{Held, Operators};
+pub(crate) use self::operators::{Entry, Held, Operators};
 pub(crate) use self::reader::push_until_taken;
 use self::split::{Ends, Splitter};
 use crate::lines::{Lines, Values, encoded};

@@ -21,7 +21,8 @@ use model::SpanId;
 use pipeline::processors::actions::Scalar;
 use regex::Regex;
 
-use self::combine::{Combine, Mark, Passed, Queue};
+pub use self::combine::Entry;
+use self::combine::{Combine, Mark, Queue};
 use self::config::{Field, Values};
 pub use self::config::{Mapping, Operator};
 use self::container::{cri, docker, pod};
@@ -68,18 +69,23 @@ struct Compiled {
 pub struct Held {
     /// One for each stage that puts lines together.
     queues: Vec<Queue>,
-    passed: VecDeque<Passed>,
+    passed: VecDeque<Entry<'static>>,
 }
 
 impl Held {
     /// The next entry that has passed all stages.
-    pub fn pop(&mut self) -> Option<Passed> {
+    pub fn pop(&mut self) -> Option<Entry<'static>> {
         self.passed.pop_front()
     }
 
     /// The first byte in the file of what has not passed yet.
     pub fn start(&self) -> Option<u64> {
         self.queues.iter().filter_map(Queue::start).min()
+    }
+
+    /// The first byte of each entry that waits for more.
+    pub fn unfinished(&self) -> impl Iterator<Item = u64> {
+        self.queues.iter().flat_map(Queue::unfinished)
     }
 }
 
@@ -160,12 +166,9 @@ impl Operators {
             let wrong = |(key, problem)| (at, key, problem);
             let condition = expression("if", &config.r#if).map_err(wrong)?;
             let combine = compile(config, &mut steps).map_err(wrong)?;
-            stage.operators.push(Compiled {
-                condition: condition.clone(),
-                steps,
-            });
-            if let Some(combine) = combine {
-                stage.combine = Some(Combine { condition, ..combine });
+            stage.operators.push(Compiled { condition, steps });
+            if combine.is_some() {
+                stage.combine = combine;
                 stages.push(std::mem::take(&mut stage));
             }
         }
@@ -188,25 +191,28 @@ impl Operators {
 
     /// Changes an entry by itself; whether it goes on.
     pub fn apply(&self, record: &mut Record<'_>, path: Option<&Path>) -> bool {
-        self.stages.iter().all(|stage| stage.apply(record, path))
+        self.stages.iter().all(|stage| stage.apply(record, path).is_some())
     }
 
-    /// Takes the entry that begins at the byte `start` of its file; what has passed all stages by that is at [`Held::pop`].
-    pub fn enter(&self, held: &mut Held, start: u64, record: Record<'_>, path: Option<&Path>) {
+    /// Takes the next entry of its file; what has passed all stages by that is at [`Held::pop`].
+    pub fn enter(&self, held: &mut Held, entry: Entry<'_>, path: Option<&Path>) {
         held.queues.resize_with(self.stages.len() - 1, Queue::default);
-        self.enter_stage(0, held, start, Some(record), path);
+        self.enter_stage(0, held, entry, path);
     }
 
-    fn enter_stage(&self, at: usize, held: &mut Held, start: u64, record: Option<Record<'_>>, path: Option<&Path>) {
+    fn enter_stage(&self, at: usize, held: &mut Held, mut entry: Entry<'_>, path: Option<&Path>) {
         let stage = &self.stages[at];
-        let record = record.and_then(|mut record| stage.apply(&mut record, path).then_some(record));
+        let mut takes_part = false;
+        if let Some(record) = &mut entry.record {
+            match stage.apply(record, path) {
+                None => entry.record = None,
+                Some(is_meant) => takes_part = is_meant,
+            }
+        }
         match &stage.combine {
-            None => held.passed.push_back(Passed {
-                start,
-                record: record.map(Record::into_owned),
-            }),
+            None => held.passed.push_back(entry.into_owned()),
             Some(combine) => {
-                held.queues[at].push(combine, start, record, path);
+                held.queues[at].push(combine, entry, takes_part, path);
                 self.drain(at, combine, held, path);
             }
         }
@@ -214,10 +220,10 @@ impl Operators {
 
     fn drain(&self, at: usize, combine: &Combine, held: &mut Held, path: Option<&Path>) {
         loop {
-            while let Some(passed) = held.queues[at].pop() {
-                self.enter_stage(at + 1, held, passed.start, passed.record, path);
+            while let Some(entry) = held.queues[at].pop() {
+                self.enter_stage(at + 1, held, entry, path);
             }
-            if !held.queues[at].is_full() {
+            if !held.queues[at].is_full(combine) {
                 return;
             }
             held.queues[at].finish_front(combine);
@@ -245,15 +251,17 @@ impl Operators {
 }
 
 impl Stage {
-    /// Whether the entry goes on.
-    fn apply(&self, record: &mut Record<'_>, path: Option<&Path>) -> bool {
-        self.operators.iter().all(|operator| {
-            let is_meant = operator
-                .condition
-                .as_ref()
-                .is_none_or(|condition| condition.holds(record, path));
-            !is_meant || operator.steps.iter().all(|step| step.apply(record, path))
-        })
+    /// Whether the last operator, which may put lines together, was for this entry, as it was before that changed it; `None` for one that is dropped.
+    fn apply(&self, record: &mut Record<'_>, path: Option<&Path>) -> Option<bool> {
+        let mut is_meant = true;
+        for operator in &self.operators {
+            let condition = operator.condition.as_ref();
+            is_meant = condition.is_none_or(|condition| condition.holds(record, path));
+            if is_meant && !operator.steps.iter().all(|step| step.apply(record, path)) {
+                return None;
+            }
+        }
+        Some(is_meant)
     }
 }
 
@@ -341,7 +349,6 @@ fn compile(config: &Operator, steps: &mut Vec<Step>) -> Result<Option<Combine>, 
                 takes_newest: true,
                 max_sources: MAX_SOURCES,
                 patience: Some(PATIENCE),
-                condition: None,
             });
             steps.push(Step::Container {
                 format: match config.format.as_deref() {
@@ -420,7 +427,6 @@ fn compile(config: &Operator, steps: &mut Vec<Step>) -> Result<Option<Combine>, 
                 },
                 max_sources: bound("max_sources", config.max_sources, MAX_SOURCES)?,
                 patience: Some(config.force_flush_period.unwrap_or(PATIENCE)).filter(|period| !period.is_zero()),
-                condition: None,
             });
         }
         "filter" => {

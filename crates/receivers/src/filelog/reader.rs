@@ -4,9 +4,10 @@
 //! A file is its inode as long as that begins as it did; where the inode is another, its beginning says which file it was (a copy before the original is
 //! cut off, a file that came back from elsewhere). What was not yet read of a file that was renamed or copied away is looked for beside it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{File, Metadata};
 use std::io;
+use std::ops::AddAssign;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -59,8 +60,10 @@ struct Tracked {
     seen: (u64, i128),
     /// What is waited for at the file's end.
     waiting: Option<Waiting>,
-    /// Where the entry begins that waits for more lines, since when, and how long it may.
-    held: Option<(u64, Instant, Option<Duration>)>,
+    /// Where each entry begins that waits for more lines, and since when.
+    unfinished: BTreeMap<u64, Instant>,
+    /// How long the first of them may.
+    patience: Option<Duration>,
     /// Attributes that its records have, encoded.
     attributes: Vec<u8>,
     /// Since when no pattern names it any more, or the last was read of it since.
@@ -257,7 +260,7 @@ impl Reader {
             tracked.read = 0;
             tracked.print = Fingerprint::of(&head);
             tracked.waiting = None;
-            tracked.held = None;
+            tracked.unfinished.clear();
             tracked.is_unsaved = true;
             self.remember(old.clone());
             self.read_copy_of(&old);
@@ -319,7 +322,8 @@ impl Reader {
             file: is_held.then_some(file),
             seen,
             waiting: None,
-            held: None,
+            unfinished: BTreeMap::new(),
+            patience: None,
             gone,
             is_unsaved: true,
         };
@@ -498,7 +502,8 @@ impl Reader {
         let grace = tracked.gone.map(|_| ROTATED_GRACE);
         let is_due =
             |period: Option<Duration>, since: Instant| period.or(grace).is_some_and(|period| since.elapsed() >= period);
-        let gives_up = tracked.held.is_some_and(|(_, since, patience)| is_due(patience, since));
+        let oldest = tracked.unfinished.first_key_value();
+        let gives_up = oldest.is_some_and(|(_, since)| is_due(tracked.patience, *since));
         let waiting = tracked.waiting.filter(|waiting| waiting.size == size);
         let flush = waiting.is_some_and(|waiting| is_due(self.plan.force_flush_period, waiting.since));
         if waiting.is_some_and(|waiting| !gives_up && (!flush || waiting.is_flushed)) {
@@ -520,6 +525,7 @@ impl Reader {
         let mut held = Held::default();
         let mut is_at_end = false;
         let mut failure = None;
+        let mut emitted = Emitted::default();
         let longest = self.plan.splitter.max_log_size + 1;
         let mut wanted = WINDOW_BYTES;
         'window: loop {
@@ -550,19 +556,14 @@ impl Reader {
                 let line = self.plan.lines.trim(&rest[entry.text]);
                 rest = &rest[entry.consumed..];
                 if !line.is_empty() && combines {
-                    let is_mended = lines.enter(line, at, &tracked.path, &mut held);
-                    self.counters
-                        .repaired_text
-                        .fetch_add(u64::from(is_mended), Ordering::Relaxed);
-                    self.filtered += emit(&self.plan, &mut held, &tracked.attributes, observed, request);
+                    lines.enter(line, at, &tracked.path, &mut held);
+                    emitted += emit(&self.plan, &mut held, &tracked.attributes, observed, request);
                 } else if !line.is_empty() {
                     let offset = self.plan.includes_offset.then_some(at);
                     let path = Some(tracked.path.as_path());
                     let pushed = lines.push(line, &tracked.attributes, path, offset, observed, request);
-                    self.counters
-                        .repaired_text
-                        .fetch_add(u64::from(pushed.is_mended), Ordering::Relaxed);
-                    self.filtered += u64::from(pushed.is_dropped);
+                    emitted.mended += u64::from(pushed.is_mended);
+                    emitted.dropped += u64::from(pushed.is_dropped);
                 }
                 // What is held ends a turn only when something has left: it is read again in the next.
                 let gone_on = held.start().unwrap_or(tracked.read) > start;
@@ -585,19 +586,26 @@ impl Reader {
                 false => wanted = (wanted * 4).min(longest.max(WINDOW_BYTES)),
             }
         }
-        if is_at_end && gives_up {
+        let (mut before, now) = (std::mem::take(&mut tracked.unfinished), Instant::now());
+        let since = |at: u64| before.get(&at).copied().unwrap_or(now);
+        while is_at_end
+            && let Some(at) = held.start()
+            && is_due(lines.operators.patience(&held), since(at))
+        {
             lines.operators.give_up(&mut held, Some(&tracked.path));
-            self.filtered += emit(&self.plan, &mut held, &tracked.attributes, observed, request);
+            emitted += emit(&self.plan, &mut held, &tracked.attributes, observed, request);
         }
+        self.filtered += emitted.dropped;
+        self.counters.repaired_text.fetch_add(emitted.mended, Ordering::Relaxed);
+        let unfinished: Vec<(u64, Instant)> = held.unfinished().map(|at| (at, since(at))).collect();
+        // Those behind what was read this time were not asked.
+        tracked.unfinished = before.split_off(&tracked.read);
+        tracked.unfinished.extend(unfinished);
         // What is held was not handed over, and is read again.
-        tracked.held = held.start().map(|at| {
+        if let Some(at) = held.start() {
             tracked.read = at;
-            let since = tracked
-                .held
-                .filter(|(before, ..)| *before == at)
-                .map(|(_, since, _)| since);
-            (at, since.unwrap_or_else(Instant::now), lines.operators.patience(&held))
-        });
+        }
+        tracked.patience = lines.operators.patience(&held);
         tracked.waiting = (is_at_end && tracked.read < size).then(|| Waiting {
             size,
             since: waiting.map_or_else(Instant::now, |waiting| waiting.since),
@@ -671,20 +679,37 @@ impl Reader {
     }
 }
 
-/// Adds what has passed the operators to the request; how many entries they dropped.
-fn emit(plan: &Plan, held: &mut Held, attributes: &[u8], observed_unix_nano: u64, request: &mut Request) -> u64 {
-    let mut dropped = 0;
-    while let Some(passed) = held.pop() {
-        match passed.record {
-            None => dropped += 1,
+/// What is counted of entries when they leave: what is held is read again, and would be counted again.
+#[derive(Debug, Default)]
+struct Emitted {
+    /// Entries that operators dropped.
+    dropped: u64,
+    /// Lines that were not UTF-8.
+    mended: u64,
+}
+
+impl AddAssign for Emitted {
+    fn add_assign(&mut self, other: Emitted) {
+        self.dropped += other.dropped;
+        self.mended += other.mended;
+    }
+}
+
+/// Adds what has passed the operators to the request.
+fn emit(plan: &Plan, held: &mut Held, attributes: &[u8], observed_unix_nano: u64, request: &mut Request) -> Emitted {
+    let mut emitted = Emitted::default();
+    while let Some(entry) = held.pop() {
+        emitted.mended += entry.mended;
+        match entry.record {
+            None => emitted.dropped += 1,
             Some(record) => {
-                let offset = plan.includes_offset.then_some(passed.start);
+                let offset = plan.includes_offset.then_some(entry.start);
                 plan.lines
                     .write(record, attributes, offset, observed_unix_nano, request);
             }
         }
     }
-    dropped
+    emitted
 }
 
 /// What became of one batch.

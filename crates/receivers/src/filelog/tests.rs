@@ -4,6 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use tokio::sync::watch;
 
 use super::Filelog;
 use super::reader::{Reader, Turn};
-use crate::settings::Settings;
+use crate::settings::{Counters, Settings};
 
 /// Generous, because debug builds run beside other tests.
 const WITHIN: Duration = Duration::from_secs(60);
@@ -588,6 +589,7 @@ fn much_that_is_put_together_comes_once_and_in_order_and_what_is_dropped_is_coun
 /// A reader that goes on when it is told to.
 struct Stepped {
     reader: Reader,
+    counters: Arc<Counters>,
     batches: Arc<Mutex<Vec<Batch>>>,
     runtime: Runtime,
     stop: watch::Receiver<bool>,
@@ -609,9 +611,11 @@ impl Stepped {
             folder.display()
         );
         let plan = read(&include).unwrap().config.plan().unwrap();
+        let counters = Arc::<Counters>::default();
         let (stopper, stop) = watch::channel(false);
         Stepped {
-            reader: Reader::open(plan, intake, Arc::default(), None).unwrap(),
+            reader: Reader::open(plan, intake, Arc::clone(&counters), None).unwrap(),
+            counters,
             batches,
             runtime: Runtime::new().unwrap(),
             stop,
@@ -678,4 +682,38 @@ fn lines_before_a_failure_to_read_were_lost() {
         let held = usize::from(!more.is_empty());
         assert_eq!(stepped.bodies(), lines[..lines.len() - held], "{more}");
     }
+}
+
+/// Each time that lines which waited for more were read again, they were counted again.
+#[test]
+fn a_line_that_is_no_utf8_was_counted_whenever_it_was_read_again() {
+    let (folder, log) = folder();
+    let settings = "preserve_leading_whitespaces: true\n    operators: [{type: recombine, combine_field: body, is_first_entry: 'body startsWith \"a\"', force_flush_period: 0}]";
+    let mut stepped = Stepped::open(folder.path(), settings);
+    fs::write(&log, b"a line of \xff\n").unwrap();
+    for _ in 0..5 {
+        append(&log, " more\n");
+        stepped.reader.scan();
+        stepped.turn();
+    }
+    append(&log, "another\n");
+    stepped.reader.scan();
+    stepped.turn();
+    assert_eq!(stepped.bodies(), [format!("a line of \u{fffd}{}", "\n more".repeat(5))]);
+    assert_eq!(stepped.counters.repaired_text.load(Ordering::Relaxed), 1);
+}
+
+/// The second source's entry began to wait when the first's was given up, the third's after the second's, and so on.
+#[test]
+fn entries_of_several_sources_waited_one_after_the_other() {
+    let (folder, log) = folder();
+    let settings = "operators: [{type: recombine, combine_field: body, is_last_entry: 'false', source_identifier: body, force_flush_period: 1ms}]";
+    let mut stepped = Stepped::open(folder.path(), settings);
+    append(&log, "first\nsecond\nthird\n");
+    stepped.reader.scan();
+    let deadline = Instant::now() + WITHIN;
+    while matches!(stepped.turn(), Turn::Idle) {
+        assert!(Instant::now() < deadline, "they are not waited for for ever");
+    }
+    assert_eq!(stepped.bodies(), ["first", "second", "third"]);
 }

@@ -3,25 +3,24 @@
 //! A queue holds the entries of one file behind its oldest unfinished one, so that they leave in the order of their first lines and there is always one
 //! position in the file before which everything was handed over. Nothing else has to be remembered: a reader that begins there anew makes the same of it.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
-use codec::log_line::{Json, Record};
+use codec::log_line::{Json, Members, Record};
 
 use super::expression::Expression;
 use super::place::Place;
 
 /// Entries that one queue holds behind an unfinished one; beyond it that is finished as it is.
 const MAX_HELD: usize = 8_192;
-/// Bytes of their texts.
+/// Bytes of them, beyond what one may have that is put together.
 const MAX_HELD_BYTES: usize = 4 << 20;
 
 /// How entries are put together.
 #[derive(Debug, Clone)]
 pub struct Combine {
-    /// Only entries of which it is true take part.
-    pub condition: Option<Expression>,
     pub mark: Mark,
     /// What is put together.
     pub field: Place,
@@ -51,25 +50,41 @@ pub enum Mark {
     WholeLine,
 }
 
-/// An entry that has left the operators.
+/// An entry on its way through the operators.
 #[derive(Debug)]
-pub struct Passed {
+pub struct Entry<'a> {
     /// The first byte of its first line in the file.
     pub start: u64,
+    /// Lines of it that were not UTF-8, and were mended.
+    pub mended: u64,
     /// `None` for one that a `filter` dropped.
-    pub record: Option<Record<'static>>,
+    pub record: Option<Record<'a>>,
+}
+
+impl Entry<'_> {
+    pub fn into_owned(self) -> Entry<'static> {
+        Entry {
+            record: self.record.map(Record::into_owned),
+            ..self
+        }
+    }
 }
 
 /// What waits in one place.
 #[derive(Debug, Default)]
 pub struct Queue {
     items: VecDeque<Item>,
+    /// How many have left it.
+    left: u64,
+    /// The unfinished entry of each source, counted from the first that was ever here.
+    open: HashMap<Rc<str>, u64>,
     bytes: usize,
 }
 
 #[derive(Debug)]
 struct Item {
     start: u64,
+    mended: u64,
     bytes: usize,
     state: State,
 }
@@ -83,8 +98,10 @@ enum State {
 /// An entry that may go on.
 #[derive(Debug)]
 struct Open {
-    source: String,
+    source: Rc<str>,
+    /// Its other fields; what is put together is in `text` alone.
     base: Record<'static>,
+    base_bytes: usize,
     text: String,
     entries: usize,
     is_matched: bool,
@@ -103,16 +120,23 @@ impl Queue {
         self.items.front().map(|item| item.start)
     }
 
+    /// Where each unfinished one begins.
+    pub fn unfinished(&self) -> impl Iterator<Item = u64> {
+        self.open.values().map(|at| self.items[(at - self.left) as usize].start)
+    }
+
     /// The next that waits for nothing.
-    pub fn pop(&mut self) -> Option<Passed> {
+    pub fn pop(&mut self) -> Option<Entry<'static>> {
         if !matches!(self.items.front()?.state, State::Done(_)) {
             return None;
         }
         let item = self.items.pop_front()?;
+        self.left += 1;
         self.bytes -= item.bytes;
         match item.state {
-            State::Done(record) => Some(Passed {
+            State::Done(record) => Some(Entry {
                 start: item.start,
+                mended: item.mended,
                 record,
             }),
             State::Open(_) => None,
@@ -125,40 +149,28 @@ impl Queue {
     }
 
     /// Whether no more may be held behind the oldest.
-    pub fn is_full(&self) -> bool {
-        self.bytes > MAX_HELD_BYTES || self.items.len() > MAX_HELD
+    pub fn is_full(&self, combine: &Combine) -> bool {
+        self.bytes > MAX_HELD_BYTES + combine.max_bytes || self.items.len() > MAX_HELD
     }
 
-    pub fn push(&mut self, combine: &Combine, start: u64, record: Option<Record<'_>>, path: Option<&Path>) {
-        match record {
-            None => self.hold(start, 0, State::Done(None)),
-            Some(record) => self.put(combine, start, record, path),
-        }
-    }
-
-    fn put(&mut self, combine: &Combine, start: u64, record: Record<'_>, path: Option<&Path>) {
-        let takes_part = combine
-            .condition
-            .as_ref()
-            .is_none_or(|condition| condition.holds(&record, path));
+    /// `takes_part`: whether it may be put together with others.
+    pub fn push(&mut self, combine: &Combine, entry: Entry<'_>, takes_part: bool, path: Option<&Path>) {
+        let Entry { start, mended, record } = entry;
+        let Some(mut record) = record else {
+            return self.hold(start, mended, 0, State::Done(None));
+        };
         let text = match combine.field.get(&record) {
             Some(Json::Text(text)) if takes_part => text.to_string(),
             // What has no text there is an entry of its own.
-            _ => {
-                let bytes = record.body.as_text().map_or(0, str::len);
-                return self.hold(start, bytes, State::Done(Some(record.into_owned())));
-            }
+            _ => return self.hold(start, mended, size(&record), State::Done(Some(record.into_owned()))),
         };
         let is_matched = match &combine.mark {
             Mark::First(mark) | Mark::Last(mark) => mark.holds(&record, path),
             Mark::WholeLine => super::container::is_whole(&record),
         };
-        let source = combine
-            .source
-            .as_ref()
-            .and_then(|place| place.get(&record))
-            .and_then(Json::as_text);
-        let source = source.unwrap_or_default().to_owned();
+        let source = combine.source.as_ref().and_then(|place| place.get(&record));
+        let source: Rc<str> = source.and_then(Json::as_text).unwrap_or_default().into();
+        combine.field.set(&mut record, Json::Null);
         let begins = matches!(combine.mark, Mark::First(_)) && is_matched;
         let mut open = self.open(&source);
         if begins && let Some(at) = open.take() {
@@ -166,27 +178,29 @@ impl Queue {
         }
         let at = match open {
             Some(at) => {
-                self.add(at, combine, &text, record, is_matched);
+                self.add(at, combine, &text, record, is_matched, mended);
                 at
             }
             None => {
-                let opens = self
-                    .items
-                    .iter()
-                    .filter(|item| matches!(item.state, State::Open(_)))
-                    .count();
-                if opens >= combine.max_sources {
-                    (0..self.items.len()).for_each(|at| self.finish(at, combine));
+                if self.open.len() >= combine.max_sources {
+                    let open: Vec<u64> = self.open.values().copied().collect();
+                    open.into_iter()
+                        .for_each(|at| self.finish((at - self.left) as usize, combine));
                 }
+                let at = self.items.len();
+                self.open.insert(Rc::clone(&source), self.left + at as u64);
+                let base_bytes = size(&record);
+                let bytes = base_bytes + text.len();
                 let state = Open {
                     source,
                     base: record.into_owned(),
+                    base_bytes,
                     entries: 1,
                     is_matched,
                     text,
                 };
-                self.hold(start, state.text.len(), State::Open(state));
-                self.items.len() - 1
+                self.hold(start, mended, bytes, State::Open(state));
+                at
             }
         };
         let State::Open(open) = &self.items[at].state else {
@@ -200,7 +214,7 @@ impl Queue {
         }
     }
 
-    fn add(&mut self, at: usize, combine: &Combine, text: &str, record: Record<'_>, is_matched: bool) {
+    fn add(&mut self, at: usize, combine: &Combine, text: &str, record: Record<'_>, is_matched: bool, mended: u64) {
         let item = &mut self.items[at];
         let State::Open(open) = &mut item.state else { return };
         if !open.text.is_empty() {
@@ -210,29 +224,62 @@ impl Queue {
         open.entries += 1;
         open.is_matched |= is_matched;
         if combine.takes_newest {
+            open.base_bytes = size(&record);
             open.base = record.into_owned();
         }
-        self.bytes += open.text.len() - item.bytes;
-        item.bytes = open.text.len();
+        self.bytes -= item.bytes;
+        item.bytes = open.base_bytes + open.text.len();
+        item.mended += mended;
+        self.bytes += item.bytes;
     }
 
     fn open(&self, source: &str) -> Option<usize> {
-        self.items
-            .iter()
-            .position(|item| matches!(&item.state, State::Open(open) if open.source == source))
+        self.open.get(source).map(|at| (at - self.left) as usize)
     }
 
-    fn hold(&mut self, start: u64, bytes: usize, state: State) {
+    fn hold(&mut self, start: u64, mended: u64, bytes: usize, state: State) {
         self.bytes += bytes;
-        self.items.push_back(Item { start, bytes, state });
+        self.items.push_back(Item {
+            start,
+            mended,
+            bytes,
+            state,
+        });
     }
 
     fn finish(&mut self, at: usize, combine: &Combine) {
         let Some(item) = self.items.get_mut(at) else { return };
         let state = std::mem::replace(&mut item.state, State::Done(None));
         item.state = match state {
-            State::Open(open) => State::Done(Some(open.finish(&combine.field))),
+            State::Open(open) => {
+                self.open.remove(&open.source);
+                State::Done(Some(open.finish(&combine.field)))
+            }
             done => done,
         };
+    }
+}
+
+/// Bytes that a record takes beyond itself.
+fn size(record: &Record<'_>) -> usize {
+    record.severity_text.len()
+        + size_of_value(&record.body)
+        + size_of_members(&record.attributes)
+        + size_of_members(&record.resource)
+}
+
+fn size_of_members(members: &Members<'_>) -> usize {
+    let sizes = members
+        .iter()
+        .map(|(key, value)| size_of_val(key) + key.len() + size_of_val(value) + size_of_value(value));
+    sizes.sum()
+}
+
+fn size_of_value(value: &Json<'_>) -> usize {
+    match value {
+        Json::Null | Json::Bool(_) | Json::Int(_) | Json::Double(_) => 0,
+        Json::Text(text) => text.len(),
+        Json::List(items) => items.iter().map(|item| size_of_val(item) + size_of_value(item)).sum(),
+        Json::Object(members) => size_of_members(members),
     }
 }

@@ -38,7 +38,7 @@ fn entered(yaml: &str, lines: &[&str]) -> Vec<String> {
         }
     };
     for (at, line) in lines.iter().enumerate() {
-        operators.enter(&mut held, at as u64 * 10, Record::plain(*line), path);
+        operators.enter(&mut held, entry(at as u64 * 10, line), path);
         take(&mut held, &mut out);
     }
     out.push("…".to_owned());
@@ -48,6 +48,14 @@ fn entered(yaml: &str, lines: &[&str]) -> Vec<String> {
         assert_ne!(held.start(), Some(start), "it goes on");
     }
     out
+}
+
+fn entry(start: u64, line: &str) -> Entry<'_> {
+    Entry {
+        start,
+        mended: 0,
+        record: Some(Record::plain(line)),
+    }
 }
 
 fn shown(members: &Members<'_>) -> String {
@@ -214,9 +222,46 @@ fn an_unfinished_entry_holds_so_many_behind_it_and_no_more() {
     );
     let long = "x".repeat(1 << 20);
     let yaml = "[{type: recombine, combine_field: body, is_last_entry: 'body == \"end\"', if: 'body == \"open\"'}]";
-    let passed = entered(yaml, &["open", &long, &long, &long, &long, "more"]);
+    let passed = entered(yaml, &["open", &long, &long, &long, &long, &long, "more"]);
     assert_eq!(passed[0], "0 open");
     assert_eq!(passed.last().unwrap(), "…");
+}
+
+/// Only the texts of bodies were counted, and what was parsed out of them took many times as much.
+#[test]
+fn attributes_of_held_entries_were_not_counted() {
+    let yaml = "[{type: json_parser}, {type: add, field: body, value: x}, \
+         {type: recombine, combine_field: body, is_last_entry: 'false', source_identifier: attributes.from}]";
+    let long = "x".repeat(1 << 20);
+    let lines: Vec<String> = (0..8)
+        .map(|from| format!(r#"{{"from":"{from}","long":"{long}"}}"#))
+        .collect();
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let passed = entered(yaml, &lines);
+    assert_eq!(passed.iter().position(|line| line == "…"), Some(4), "{passed:?}");
+}
+
+/// It was finished at 4 MiB, whatever `max_log_size` said.
+#[test]
+fn a_larger_entry_than_is_held_by_default_was_cut() {
+    let yaml = "[{type: recombine, combine_field: body, is_last_entry: 'body == \"end\"', max_log_size: 16MiB}]";
+    let long = "x".repeat(1 << 20);
+    let lines = [&[long.as_str(); 12][..], &["end"]].concat();
+    let passed = entered(yaml, &lines);
+    assert_eq!(passed.len(), 2, "{}", passed.len());
+    assert_eq!(passed[0].len(), "0 ".len() + 12 * (long.len() + 1) + "end".len());
+}
+
+/// The condition was asked again of what the operator had made of the line, of which it was not true any more.
+#[test]
+fn parts_of_dockers_lines_were_not_joined_under_a_condition() {
+    let yaml = "[{type: container, if: 'body startsWith \"{\"'}]";
+    let docker = |text: &str| format!(r#"{{"log":"{text}","stream":"stdout","time":"2023-11-14T22:13:20Z"}}"#);
+    let (first, second) = (docker("a long "), docker("line\\n"));
+    assert_eq!(
+        entered(yaml, &[&first, "of another kind", &second]),
+        ["0 a long line", "10 of another kind", "…"]
+    );
 }
 
 /// They were nothing, so that a filter on a field that is missing dropped every line, and a copy of them was never made.
@@ -314,8 +359,8 @@ fn the_other_fields_are_the_last_lines_or_the_firsts() {
         );
         let operators = operators(&yaml).unwrap();
         let mut held = Held::default();
-        operators.enter(&mut held, 0, Record::plain(r#"{"t":"a","n":1}"#), None);
-        operators.enter(&mut held, 9, Record::plain(r#"{"t":"b","n":2}"#), None);
+        operators.enter(&mut held, entry(0, r#"{"t":"a","n":1}"#), None);
+        operators.enter(&mut held, entry(9, r#"{"t":"b","n":2}"#), None);
         let record = held.pop().unwrap().record.unwrap();
         assert_eq!(shown(&record.attributes), format!("t=a\nb n=Int({expect})"));
     }

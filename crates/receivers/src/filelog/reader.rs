@@ -68,6 +68,8 @@ struct Tracked {
     attributes: Vec<u8>,
     /// Since when no pattern names it any more, or the last was read of it since.
     gone: Option<Instant>,
+    /// The last attempt to read it failed, which was said.
+    has_failed: bool,
     is_unsaved: bool,
 }
 
@@ -120,7 +122,7 @@ pub struct Reader {
     /// [`read_at`]; a test cannot have a disk that fails.
     pub(super) read_at: ReadAt,
     /// What is wrong with which path, said once.
-    complaints: HashSet<PathBuf>,
+    pub(super) complaints: HashSet<PathBuf>,
     has_complained_of_positions: bool,
 }
 
@@ -213,6 +215,8 @@ impl Reader {
                 false => self.adopt(inode, path.clone(), &metadata),
             };
             match looked {
+                // It can be looked at, which is not yet read.
+                Ok(()) if self.tracked.get(&inode).is_some_and(|tracked| tracked.has_failed) => {}
                 Ok(()) => drop(self.complaints.remove(&path)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => self.complain(&path, &format!("cannot be read: {error}")),
@@ -325,6 +329,7 @@ impl Reader {
             unfinished: BTreeMap::new(),
             patience: None,
             gone,
+            has_failed: false,
             is_unsaved: true,
         };
         self.tracked.insert(place.inode, tracked);
@@ -441,8 +446,10 @@ impl Reader {
                         }
                     }
                     Err(error) => {
-                        let path = self.tracked.get(&inode).map(|tracked| tracked.path.clone());
-                        if let Some(path) = path.filter(|_| error.kind() != io::ErrorKind::NotFound) {
+                        let tracked = self.tracked.get_mut(&inode);
+                        if let Some(tracked) = tracked.filter(|_| error.kind() != io::ErrorKind::NotFound) {
+                            tracked.has_failed = true;
+                            let path = tracked.path.clone();
                             self.complain(&path, &format!("cannot be read: {error}"));
                         }
                     }
@@ -618,6 +625,7 @@ impl Reader {
         if self.window.capacity() > 4 * WINDOW_BYTES {
             self.window = Vec::new();
         }
+        tracked.has_failed &= tracked.read == start;
         match failure {
             Some(error) if tracked.read == start => Err(error),
             _ => Ok((tracked.read - start) as usize),

@@ -676,8 +676,18 @@ fn lines_before_a_failure_to_read_were_lost() {
         stepped.reader.scan();
         assert!(matches!(stepped.turn(), Turn::Delivered), "what could be read is");
         assert!(matches!(stepped.turn(), Turn::Idle), "and then nothing");
+        stepped.reader.scan();
+        assert!(
+            stepped.reader.complaints.contains(&log),
+            "which is said once, and not after each look"
+        );
         stepped.reader.read_at = works;
         stepped.turn();
+        stepped.reader.scan();
+        assert!(
+            !stepped.reader.complaints.contains(&log),
+            "a later failure is said again"
+        );
         // One that may go on is still held.
         let held = usize::from(!more.is_empty());
         assert_eq!(stepped.bodies(), lines[..lines.len() - held], "{more}");

@@ -60,50 +60,79 @@ pub fn is_it(content_type: &str) -> bool {
 pub struct Size {
     pub series: u64,
     pub labels: u64,
-    /// Of native histograms once they are read, and of what names the parts of classic ones.
+    /// Of native histograms once they are read, of what names the parts of classic ones, and of exemplars.
     pub bytes: u64,
 }
 
 /// Counts series and labels of a page, no less than there are.
 pub fn size(page: &[u8]) -> Size {
-    /// `_bucket` behind a name, and a bound as a label.
-    const PART_BYTES: u64 = 40;
     let mut size = Size::default();
     for family in families(page).map_while(Result::ok) {
-        let mut name_bytes = 0;
+        // The name may stand behind the metrics, and is written for each of their series all the same.
+        let names = fields(family).map_while(Result::ok).filter(|(number, _)| *number == 1);
+        let name_bytes = names.map(|(_, name)| name.bytes().len()).max().unwrap_or(0) as u64;
+        size.bytes += FAMILY_BYTES;
         for (number, payload) in fields(family).map_while(Result::ok) {
-            let Payload::Bytes(message) = payload else { continue };
-            match number {
-                1 => name_bytes = message.len() as u64,
-                4 => {
-                    let (mut labels, mut parts) = (2, 1);
-                    for (number, payload) in fields(message).map_while(Result::ok) {
-                        match (number, payload) {
-                            (1, _) => labels += 1,
-                            (4 | 7, Payload::Bytes(data)) => {
-                                // The quantiles, or the buckets; and sum, count, the bucket without a bound, the histogram as a native one.
-                                parts += 4 + fields(data)
-                                    .map_while(Result::ok)
-                                    .filter(|(number, _)| *number == 3)
-                                    .count() as u64;
-                                size.bytes += if number == 7 {
-                                    read_native::bytes_at_most(data, [9, 12])
-                                } else {
-                                    0
-                                };
-                            }
-                            _ => {}
-                        }
-                    }
-                    size.series += parts;
-                    size.labels += parts * labels;
-                    size.bytes += parts * (name_bytes + PART_BYTES);
-                }
-                _ => {}
+            if let (4, Payload::Bytes(metric)) = (number, payload) {
+                size.metric(metric, name_bytes);
             }
         }
     }
     size
+}
+
+/// A family in the list, and `__name__`, which its series share.
+const FAMILY_BYTES: u64 = 40;
+
+/// `_bucket` behind a name, and a bound as a label.
+const PART_BYTES: u64 = 40;
+
+/// An exemplar in the list and where it was found: twice, as one histogram's and as one of its buckets'.
+const EXEMPLAR_BYTES: u64 = 2 * (size_of::<Exemplar>() + size_of::<&[u8]>()) as u64;
+
+impl Size {
+    fn metric(&mut self, metric: &[u8], name_bytes: u64) {
+        let (mut labels, mut parts) = (2, 1);
+        for (number, payload) in fields(metric).map_while(Result::ok) {
+            match (number, payload) {
+                (1, _) => labels += 1,
+                (3, Payload::Bytes(counter)) => self.exemplars(counter, 2),
+                (4 | 7, Payload::Bytes(data)) => {
+                    // The quantiles, or the buckets; and sum, count, the bucket without a bound, the histogram as a native one.
+                    parts += 4;
+                    for (part, payload) in fields(data).map_while(Result::ok) {
+                        parts += u64::from(part == 3);
+                        if let (7, 3, Payload::Bytes(bucket)) = (number, part, payload) {
+                            self.exemplars(bucket, 3);
+                        }
+                    }
+                    if number == 7 {
+                        self.exemplars(data, 16);
+                        self.bytes += read_native::bytes_at_most(data, [9, 12]);
+                    }
+                }
+                _ => {}
+            }
+        }
+        self.series += parts;
+        self.labels += parts * labels;
+        self.bytes += parts * (name_bytes + PART_BYTES);
+    }
+
+    /// Those of a message that has them under this number.
+    fn exemplars(&mut self, message: &[u8], number: u64) {
+        for (found, payload) in fields(message).map_while(Result::ok) {
+            if let Payload::Bytes(exemplar) = payload
+                && found == number
+            {
+                let pairs = fields(exemplar)
+                    .map_while(Result::ok)
+                    .filter(|(number, _)| *number == 1);
+                self.labels += 2 * pairs.count() as u64;
+                self.bytes += EXEMPLAR_BYTES + exemplar.len() as u64;
+            }
+        }
+    }
 }
 
 /// Reads a page: a series of one sample, or of one native histogram, for each thing that it says.

@@ -558,6 +558,68 @@ fn what_it_takes_is_known_before() {
     assert_eq!(size(b"no page"), Size::default());
 }
 
+/// What is reserved for a page of a size is at least what its list takes: a label is two places in the text, a series has a sample or a histogram.
+fn is_as_large_as_was_said(body: &[u8], list: &SeriesList) {
+    let size = size(body);
+    let said = 2 * (body.len() as u64 + size.bytes) + size.labels * 16 + size.series * 96;
+    assert!(
+        said >= list.bytes_held() as u64,
+        "{} bytes, said {size:?}",
+        list.bytes_held()
+    );
+}
+
+/// A name behind the metrics was not counted, and yet written for each of them.
+#[test]
+fn a_name_behind_its_metrics_is_counted_with_each() {
+    let name = "n".repeat(10_000);
+    let named = family(&name, 1, Metric::default());
+    let metric = [0x22, 2, 0x12, 0].repeat(1_000);
+    let named = Family {
+        metric: Vec::new(),
+        ..named
+    }
+    .encode_to_vec();
+    let whole = [metric, named].concat();
+    let mut body = Vec::new();
+    prost::encoding::encode_varint(whole.len() as u64, &mut body);
+    body.extend(whole);
+    is_as_large_as_was_said(&body, &read(&body, NATIVES).unwrap());
+    assert!(size(&body).bytes >= 1_000 * 10_000);
+}
+
+/// Two bytes of an exemplar became forty that nobody had counted.
+#[test]
+fn exemplars_and_families_are_counted() {
+    let counter = [0x12, 0].repeat(10_000);
+    let in_bucket = [0x1a, 0].repeat(10_000);
+    let labels = [0x0a, 0].repeat(3_000);
+    let of = |number: u8, message: &[u8]| {
+        let mut out = vec![number << 3 | 2];
+        prost::encoding::encode_varint(message.len() as u64, &mut out);
+        out.extend(message);
+        out
+    };
+    let metric = |kind: u8, number: u8, data: &[u8]| {
+        let parts = [of(1, b"a"), vec![0x18, kind], of(4, &of(number, data))].concat();
+        of(0, &parts)[1..].to_vec()
+    };
+    let pages = [
+        metric(0, 3, &counter),
+        metric(0, 3, &of(2, &labels)),
+        metric(4, 7, &of(3, &in_bucket)),
+        metric(4, 7, &[0x82, 1, 0].repeat(10_000)),
+        of(0, &of(1, b"a"))[1..].repeat(10_000),
+    ];
+    for (at, body) in pages.iter().enumerate() {
+        match read(body, NATIVES) {
+            Ok(list) => is_as_large_as_was_said(body, &list),
+            Err(bad) => assert_eq!(at, 1, "{bad}"),
+        }
+    }
+    assert!(size(&pages[1]).labels >= 3_000);
+}
+
 /// The fuzz target's claims, over pages that were right before some of their bytes were changed.
 #[test]
 fn a_page_that_was_damaged_is_none_or_is_as_large_as_was_said() {
@@ -601,6 +663,7 @@ fn a_page_that_was_damaged_is_none_or_is_as_large_as_was_said() {
             "{size:?} {body:?}"
         );
         assert!(size.bytes >= list.native_bytes() as u64, "{size:?} {body:?}");
+        is_as_large_as_was_said(&body, &list);
         otlp(&list);
     }
     assert!(read_anyway > CHANGES / 20, "{read_anyway}");

@@ -328,7 +328,9 @@ impl Encoder {
                 return;
             }
         };
-        if !self.begin(&point.attributes, "", point.time_unix_nano, 2) {
+        // Beside its own that of the time of creation.
+        let series = if kind.counts() { 2 } else { 1 };
+        if !self.begin(&point.attributes, "", point.time_unix_nano, series) {
             return;
         }
         let time_ms = millis(point.time_unix_nano);

@@ -349,6 +349,18 @@ fn long_labels_of_many_buckets_are_not_written_for_each() {
     assert_eq!(encoded.requests.iter().map(|request| request.points).sum::<u32>(), 1);
 }
 
+/// Of a gauge's point one series is made, and the room of two was wanted.
+#[test]
+fn a_point_of_a_gauge_takes_the_room_of_one_series() {
+    let points = (0..1_000).map(|n| number(1.0, &[("n", &n.to_string())]));
+    let resource = [("large", &*"x".repeat(45_000))];
+    let payload = request(&resource, vec![gauge("g", "", points.collect())]).encode_to_vec();
+    let mut options = Options::default();
+    options.labels.resource_attributes = true;
+    let encoded = Encoder::new(options).encode(&payload);
+    assert_eq!((encoded.rejected.total(), encoded.series.len()), (0, 1_000));
+}
+
 #[test]
 fn a_histogram_may_have_as_many_exemplars_as_buckets() {
     let of = |value: f64| Exemplar {

@@ -19,8 +19,8 @@ const SECRET_KEYS: [&str; 10] = [
     "hmac_key",
 ];
 
-/// Keys of a step of `headers_setter`, whose list stands under `headers`, that give nothing away; the last one does if the header is for credentials.
-const STEP_KEYS: [&str; 4] = ["key", "action", "from_context", "default_value"];
+/// Keys of a step of `headers_setter`, whose list stands under `headers`, that give nothing away.
+const STEP_KEYS: [&str; 3] = ["key", "action", "from_context"];
 
 /// Parts of the names of variables that hold credentials.
 const SECRET_NAMES: [&str; 6] = ["KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL"];
@@ -119,13 +119,8 @@ impl Marking<'_> {
             Value::List(list) => list.iter_mut().for_each(|item| match &mut item.value {
                 // A list of what to do with headers: only what they are set to may be secret.
                 Value::Map(entries) if secret => {
-                    let is_for_credentials = entries.iter().any(|entry| {
-                        let header = |scalar: &Scalar| is_secret_key(&scalar.text, false);
-                        entry.key == "key" && matches!(&entry.value.value, Value::Scalar(scalar) if header(scalar))
-                    });
                     for entry in entries {
-                        let says_which = STEP_KEYS.contains(&entry.key.as_str())
-                            && !(is_for_credentials && entry.key == "default_value");
+                        let says_which = STEP_KEYS.contains(&entry.key.as_str());
                         self.walk(&mut entry.value, is_secret_key(&entry.key, !says_which));
                     }
                 }
@@ -214,17 +209,10 @@ mod tests {
 
     #[test]
     fn of_a_step_with_a_header_only_what_it_is_set_to_is_secret() {
-        let text = "extensions:\n  headers_setter:\n    headers:\n      - { key: X-Scope-OrgID, action: insert, from_context: x-tenant, default_value: somebody }\n      - { key: Authorization, from_context: x-user, default_value: hunter2 }\n      - { key: X-More, value: hunter3 }\nservice: { pipelines: { traces: {} } }\n";
+        let text = "extensions:\n  headers_setter:\n    headers:\n      - { key: X-Scope-OrgID, action: insert, from_context: x-tenant, default_value: hunter1 }\n      - { key: Authorization, from_context: x-user, default_value: hunter2 }\n      - { key: X-More, value: hunter3 }\nservice: { pipelines: { traces: {} } }\n";
         let config = crate::config::Config::load(vec![Source::new("test", text)], &|_| None).expect("a document");
         let shown = config.to_yaml();
-        let all = [
-            "X-Scope-OrgID",
-            "insert",
-            "x-tenant",
-            "somebody",
-            "Authorization",
-            "X-More",
-        ];
+        let all = ["X-Scope-OrgID", "insert", "x-tenant", "Authorization", "X-More"];
         assert!(all.iter().all(|text| shown.contains(text)), "{shown}");
         assert!(!shown.contains("hunter"), "{shown}");
     }

@@ -1,5 +1,6 @@
 //! Why: a service that keeps sessions sets a cookie and wants it back, from whoever asks it again. As much of RFC 6265 as a client has that asks few hosts.
 
+use std::net::IpAddr;
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -122,7 +123,7 @@ impl Cookie {
             }
         }
         // Nobody sets cookies for others, and nobody for all of a top-level domain.
-        let is_below = host == cookie.domain || host.ends_with(&format!(".{}", cookie.domain));
+        let is_below = is_within(&host, &cookie.domain);
         let is_wide = !cookie.is_of_host && !cookie.domain.contains('.') && host != cookie.domain;
         if cookie.name.is_empty() || !is_below || is_wide {
             return None;
@@ -138,11 +139,17 @@ impl Cookie {
     }
 
     fn is_for(&self, host: &str, path: &str, url: &Uri) -> bool {
-        let is_host = host == self.domain || (!self.is_of_host && host.ends_with(&format!(".{}", self.domain)));
+        let is_host = host == self.domain || (!self.is_of_host && is_within(host, &self.domain));
         let rest = path.strip_prefix(&self.path);
         let is_path = rest.is_some_and(|rest| rest.is_empty() || self.path.ends_with('/') || rest.starts_with('/'));
         is_host && is_path && (!self.is_secure || url.scheme_str() == Some("https"))
     }
+}
+
+/// Whether a host is the domain or one below it. An address has nothing below it (RFC 6265, 5.1.3).
+fn is_within(host: &str, domain: &str) -> bool {
+    let is_below = || host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
+    host == domain || (is_below() && host.parse::<IpAddr>().is_err())
 }
 
 #[cfg(test)]
@@ -195,6 +202,15 @@ mod tests {
         check(at, &["s=1; Secure"], "https://shop.example.com/a/login", "s=1");
         let long = format!("s={}", "x".repeat(5_000));
         check(at, &[&long], at, "");
+    }
+
+    /// `3.4` was the parent of `1.2.3.4`, as of any other address that ends so.
+    #[test]
+    fn addresses_are_no_domains() {
+        let at = "http://10.0.3.4/";
+        check(at, &["s=1; Domain=3.4", "t=1; Domain=.0.3.4"], at, "");
+        check(at, &["s=1; Domain=10.0.3.4"], at, "s=1");
+        check("http://a.3.4/", &["s=1; Domain=3.4"], "http://10.0.3.4/", "");
     }
 
     #[test]

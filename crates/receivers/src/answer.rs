@@ -36,7 +36,7 @@ pub(crate) enum Kind {
     MediaType,
     /// A compression we do not take.
     Coding,
-    /// Headers that are to be kept and cannot be.
+    /// More of the headers that are to be kept than are.
     Metadata,
     /// The body came too slowly.
     Stalled,

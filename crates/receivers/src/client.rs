@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, HOST, LOCATION, USER_AGENT};
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST, LOCATION, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
 use model::base64;
@@ -237,6 +237,9 @@ impl Asked {
             if !matches!(answer.status.as_u16(), 307 | 308) && method != Method::HEAD {
                 method = Method::GET;
                 body = Bytes::new();
+                // What was said of the body is not true of none.
+                headers.remove(CONTENT_ENCODING);
+                headers.remove(CONTENT_TYPE);
             }
             if authority(&next) != authority(&url) {
                 // Any of the configured headers may be a credential, and none of them is meant for another host.

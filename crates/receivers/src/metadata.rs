@@ -38,7 +38,7 @@ pub(crate) fn kept(
                 return Err(Refusal::new(Kind::Metadata, message));
             }
             let text = std::str::from_utf8(value)
-                .map_err(|_| Refusal::new(Kind::Metadata, format!("the header {key} is not UTF-8")))?;
+                .map_err(|_| Refusal::new(Kind::Malformed, format!("the header {key} is not UTF-8")))?;
             kept.push((Arc::clone(key), text.into()));
             Ok(())
         };

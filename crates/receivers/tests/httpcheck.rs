@@ -180,6 +180,42 @@ async fn without_memory_a_check_is_dropped_and_counted() {
     running.finish().await;
 }
 
+/// A body for which there was no memory was told as a service that is down.
+#[tokio::test]
+async fn our_own_want_of_memory_is_no_outage_of_theirs() {
+    let site = Site::start(|_| Reply::Whole(200, "", vec![b'x'; 600 << 10])).await;
+    let at = site.address;
+    let text = format!(
+        "{{ initial_delay: 0s, collection_interval: 100ms, targets: [ {{ endpoint: 'http://{at}/', validations: [ {{ contains: x }} ] }} ] }}"
+    );
+    let mut running = Working::start("httpcheck", settings(&text), 400 << 10);
+    let up = format!("gauge httpcheck.up{{http.url=http://{at}/}}");
+    let lines = running.until("a point", |lines| has(lines, &up)).await;
+    assert!(has(&lines, &format!("{up} 1")), "{lines:#?}");
+    running.finish().await;
+}
+
+/// After a redirect a request without a body still said how that is compressed.
+#[tokio::test]
+async fn nothing_is_said_of_a_body_that_is_gone() {
+    let site = Site::start(|seen| match seen.path() {
+        "/form" => Reply::Whole(303, "location: /done\r\n", Vec::new()),
+        _ if seen.header("content-encoding").is_none() && seen.header("content-type").is_none() => {
+            Reply::Whole(204, "", Vec::new())
+        }
+        _ => Reply::Whole(400, "", Vec::new()),
+    })
+    .await;
+    let at = site.address;
+    let mut running = start(&format!(
+        "{{ initial_delay: 0s, collection_interval: 100ms, targets: [ {{ endpoint: 'http://{at}/form', method: POST, body: '{{}}', auto_content_type: true, compression: gzip }} ] }}"
+    ));
+    let up = format!("gauge httpcheck.up{{http.url=http://{at}/form}}");
+    let lines = running.until("a point", |lines| has(lines, &up)).await;
+    assert!(has(&lines, &format!("{up} 1")), "{lines:#?}");
+    running.finish().await;
+}
+
 #[tokio::test]
 async fn bodies_are_validated_cookies_come_back_and_a_body_is_compressed() {
     let site = Site::start(|seen| match seen.path() {

@@ -1,5 +1,7 @@
 //! What the body of an answer must be like.
 
+use std::cell::OnceCell;
+
 use regex::bytes::{Regex, RegexBuilder};
 use serde::Deserialize;
 use serde_json::Value;
@@ -81,6 +83,27 @@ impl ValidationConfig {
     }
 }
 
+/// The body of an answer. It is read as JSON once, and only if something is demanded of that.
+pub struct Body<'b> {
+    bytes: &'b [u8],
+    document: OnceCell<Option<Value>>,
+}
+
+impl<'b> Body<'b> {
+    pub fn new(bytes: &'b [u8]) -> Body<'b> {
+        Body {
+            bytes,
+            document: OnceCell::new(),
+        }
+    }
+
+    /// None if it is no JSON. A document nests no deeper than the reader allows, which is 128 levels.
+    fn document(&self) -> Option<&Value> {
+        let read = || serde_json::from_slice(self.bytes).ok();
+        self.document.get_or_init(read).as_ref()
+    }
+}
+
 impl Validation {
     /// As the collector's attribute `validation.type` has it.
     pub fn kind(&self) -> &'static str {
@@ -93,19 +116,18 @@ impl Validation {
         }
     }
 
-    pub fn holds(&self, body: &[u8]) -> bool {
-        let has = |text: &String| memchr::memmem::find(body, text.as_bytes()).is_some();
+    pub fn holds(&self, body: &Body<'_>) -> bool {
+        let has = |text: &String| memchr::memmem::find(body.bytes, text.as_bytes()).is_some();
         match self {
             Validation::Contains(text) => has(text),
             Validation::NotContains(text) => !has(text),
-            Validation::Matches(pattern) => pattern.is_match(body),
-            Validation::Size(min, max) => (*min..=*max).contains(&(body.len() as u64)),
+            Validation::Matches(pattern) => pattern.is_match(body.bytes),
+            Validation::Size(min, max) => (*min..=*max).contains(&(body.bytes.len() as u64)),
             Validation::Json(steps, equals) => {
-                // A document nests no deeper than the reader allows, which is 128 levels.
-                let Ok(document) = serde_json::from_slice::<Value>(body) else {
+                let Some(document) = body.document() else {
                     return false;
                 };
-                let found = steps.iter().try_fold(&document, |value, step| match step {
+                let found = steps.iter().try_fold(document, |value, step| match step {
                     Step::Key(key) => value.get(key),
                     Step::At(at) => value.get(at),
                 });
@@ -161,11 +183,8 @@ mod tests {
 
     fn check(config: ValidationConfig, body: &str, expect: bool) {
         let all = config.compile().expect("right");
-        assert_eq!(
-            all.iter().all(|it| it.holds(body.as_bytes())),
-            expect,
-            "{config:?}: {body}"
-        );
+        let read = Body::new(body.as_bytes());
+        assert_eq!(all.iter().all(|it| it.holds(&read)), expect, "{config:?}: {body}");
     }
 
     fn json(path: &str, equals: Option<&str>) -> ValidationConfig {

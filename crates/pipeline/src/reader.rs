@@ -375,6 +375,7 @@ impl Send {
             let (items, bytes) = (u64::from(request.items), request.payload.len() as u64);
             match self.settle(request, held).await {
                 Some(lost) => {
+                    self.source.book.waits(None);
                     if lost.iter().map(|(_, items)| items).sum::<u64>() < items {
                         self.source.book.sent(bytes);
                         if let Some(count) = self.exporter.active_series() {
@@ -434,10 +435,6 @@ impl Send {
                 (Some(pass), Outcome::Delivered | Outcome::Rejected { .. }) => pass.succeeded(),
                 (None, _) => {}
             }
-            self.source.book.waits(match &outcome {
-                Outcome::Retry { reason, .. } => Some(*reason),
-                Outcome::Delivered | Outcome::Rejected { .. } => None,
-            });
             let (after, reason) = match outcome {
                 Outcome::Delivered => return Some(lost),
                 Outcome::Rejected {
@@ -481,6 +478,7 @@ impl Send {
                 lost.push((Reason::RetriesExhausted, u64::from(request.items)));
                 return Some(lost);
             }
+            self.source.book.waits(Some(reason));
             self.source.book.retried();
             // An open circuit says when it is somebody's turn.
             if circuit.as_ref().is_some_and(|circuit| !circuit.is_closed()) {

@@ -68,6 +68,7 @@ async fn what_is_not_to_be_tried_again_is_buried() {
     assert_eq!(graph.drain(GRACE).await, Drained::Settled);
     let reader = &ledger.snapshot().readers[0];
     assert_eq!(reader.dropped.0, [(Reason::BackendUnauthorized, 10)]);
+    assert_eq!(reader.waits_because, None, "what was given up waits no more");
     assert_eq!(std::fs::read_dir(letters).expect("made").count(), 1);
     ledger.balance().expect("balanced");
 }

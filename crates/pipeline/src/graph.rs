@@ -95,6 +95,11 @@ pub enum GraphError {
     Stage { name: Arc<str>, source: ReaderError },
     #[error("cannot use the dead-letter directory of exporter `{exporter}`: {source}")]
     DeadLetter { exporter: Arc<str>, source: std::io::Error },
+    #[error(
+        "behind the receiver `{receiver}` {names} different headers are named (`metadata_keys`, `from_context`), and requests keep at most {}; name fewer",
+        metadata::MAX_KEYS
+    )]
+    ManyHeaders { receiver: Arc<str>, names: usize },
 }
 
 /// How a drain ended.
@@ -131,6 +136,9 @@ impl Graph {
             ledger,
             runtime,
         } = parts;
+        if let Some((receiver, names)) = metadata::too_many(&pipelines) {
+            return Err(GraphError::ManyHeaders { receiver, names });
+        }
         let mut builder = Builder {
             phase: watch::channel(Phase::Running).0,
             runtime,
@@ -153,7 +161,7 @@ impl Graph {
         in_order_of_flow(&mut pipelines);
         for pipeline in &pipelines {
             let kept = Arc::new(Kept::of(pipeline, &pipelines));
-            metadata::warn_of_lost(pipeline);
+            metadata::warn_of_lost(pipeline, &pipelines);
             let end = builder.end_of(pipeline, &kept)?;
             builder.start_processors(&pipeline.in_request);
             if let Some(book) = kept.book() {

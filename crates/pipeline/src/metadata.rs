@@ -21,7 +21,7 @@ use crate::graph::PipelinePart;
 use crate::ledger::StepBook;
 use crate::reason::Reason;
 
-/// The most names that one processor or exporter may want. A record carries their values; nobody tells tenants apart by more.
+/// The most names that one processor may want, and all that is behind a receiver together. A record carries their values; nobody tells tenants apart by more.
 pub const MAX_KEYS: usize = 32;
 
 /// Different values of `metadata_keys` in one pipeline, unless `metadata_cardinality_limit` says otherwise: the collector's number.
@@ -156,8 +156,16 @@ impl Values {
     }
 }
 
-/// Headers that an exporter of the pipeline sends on and its `batch` processor does not keep: they never arrive, which is hardly meant.
-pub(crate) fn warn_of_lost(pipeline: &PipelinePart) {
+/// Headers that are named where they never arrive, which is hardly meant: an exporter sends them on and the `batch` processor before it does not keep them,
+/// or the pipeline begins with a connector that gives out none.
+pub(crate) fn warn_of_lost(pipeline: &PipelinePart, all: &[PipelinePart]) {
+    let read = sorted(read_by(pipeline, all));
+    for (connector, key) in without_headers(pipeline, all).flat_map(|it| read.iter().map(move |key| (it, key))) {
+        tracing::warn!(
+            pipeline = &*pipeline.name,
+            "the header `{key}` is named behind the connector `{connector}`, and what that makes carries no headers"
+        );
+    }
     let Some(apart) = &pipeline.take.apart else { return };
     for part in &pipeline.exporters {
         let Sink::Exporter(exporter) = &part.sink else { continue };
@@ -171,6 +179,18 @@ pub(crate) fn warn_of_lost(pipeline: &PipelinePart) {
             );
         }
     }
+}
+
+/// Finds a receiver behind which more names are wanted than [`MAX_KEYS`], and how many: a request that has all of these headers would be refused.
+pub(crate) fn too_many(all: &[PipelinePart]) -> Option<(Arc<str>, usize)> {
+    let receivers = all.iter().flat_map(|pipeline| &pipeline.receivers);
+    receivers
+        .map(|receiver| {
+            let behind = all.iter().filter(|pipeline| pipeline.receivers.contains(receiver));
+            let names = sorted(behind.flat_map(|pipeline| read_by(pipeline, all)).collect());
+            (Arc::clone(receiver), names.len())
+        })
+        .find(|(_, names)| *names > MAX_KEYS)
 }
 
 /// The names that a pipeline's records carry.
@@ -187,11 +207,23 @@ fn kept_by(pipeline: &PipelinePart, all: &[PipelinePart]) -> Vec<Arc<str>> {
     for processor in pipeline.stages.iter().flat_map(|stage| &stage.then) {
         keys.extend(processor.metadata_keys());
     }
-    let feeds = |next: &&PipelinePart| pipeline.connectors.iter().any(|it| next.receivers.contains(it));
-    for next in all.iter().filter(feeds) {
+    for next in all.iter().filter(|next| hands_on(pipeline, next)) {
         keys.extend(read_by(next, all));
     }
     sorted(keys)
+}
+
+/// Whether headers go from one pipeline to the other by a connector. What is made of another signal is counted from many requests and carries none.
+fn hands_on(pipeline: &PipelinePart, next: &PipelinePart) -> bool {
+    pipeline.signal == next.signal && pipeline.connectors.iter().any(|it| next.receivers.contains(it))
+}
+
+/// The connectors that a pipeline begins with and that give out none.
+fn without_headers<'p>(pipeline: &'p PipelinePart, all: &'p [PipelinePart]) -> impl Iterator<Item = &'p Arc<str>> {
+    pipeline.receivers.iter().filter(|name| {
+        let mut before = all.iter().filter(|before| before.connectors.contains(name)).peekable();
+        before.peek().is_some() && before.all(|before| before.signal != pipeline.signal)
+    })
 }
 
 /// The names that anything in a pipeline or behind it reads. The planner refuses pipelines that feed one another in a circle.

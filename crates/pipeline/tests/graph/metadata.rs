@@ -212,6 +212,55 @@ async fn a_batch_processor_without_keys_keeps_nothing_as_in_the_collector() {
     }
 }
 
+/// An exporter could name more than a receiver keeps, and each request that had them was refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_names_than_a_request_keeps_are_told_at_the_start() {
+    const NAMES: [&str; 33] = [
+        "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q", "r", "s", "t", "u", "v",
+        "w", "x", "y", "z", "1", "2", "3", "4", "5", "6", "7",
+    ];
+    let graph = |names: &[&'static str]| {
+        let told = Told {
+            names: names.to_vec(),
+            ..Told::default()
+        };
+        Graph::start(Parts {
+            pipelines: vec![PipelinePart {
+                exporters: vec![ExporterPart {
+                    name: "told".into(),
+                    sink: Sink::Exporter(Arc::new(told)),
+                    sending: quick(),
+                }],
+                ..part("traces", Signal::Traces, "otlp")
+            }],
+            connectors: Vec::new(),
+            journal: None,
+            budget: Budget::root("process", 1 << 30),
+            ledger: Ledger::new(),
+            runtime: Handle::current(),
+        })
+    };
+    let told = graph(&NAMES).err().expect("33 are too many").to_string();
+    assert!(
+        told.contains("`otlp` 33 different headers") && told.contains("at most 32"),
+        "{told}"
+    );
+    graph(&NAMES[1..]).expect("32 are not").drain(GRACE).await;
+}
+
+fn part(name: &str, signal: Signal, receiver: &str) -> PipelinePart {
+    PipelinePart {
+        name: name.into(),
+        signal,
+        receivers: vec![receiver.into()],
+        in_request: Vec::new(),
+        stages: Vec::new(),
+        take: Take::default(),
+        exporters: Vec::new(),
+        connectors: Vec::new(),
+    }
+}
+
 /// Gives out what it takes.
 struct Through;
 
@@ -233,19 +282,9 @@ impl Stage for Through {
 async fn what_a_pipeline_behind_a_connector_keeps_goes_through_the_one_before_it() {
     let directory = tempfile::tempdir().expect("a directory");
     let told = Arc::new(Told::default());
-    let part = |name: &str, receiver: &str| PipelinePart {
-        name: name.into(),
-        signal: Signal::Traces,
-        receivers: vec![receiver.into()],
-        in_request: Vec::new(),
-        stages: Vec::new(),
-        take: Take::default(),
-        exporters: Vec::new(),
-        connectors: Vec::new(),
-    };
     let before = PipelinePart {
         connectors: vec!["through".into()],
-        ..part("traces/before", "otlp")
+        ..part("traces/before", Signal::Traces, "otlp")
     };
     let behind = PipelinePart {
         stages: vec![pipeline::graph::StagePart {
@@ -262,7 +301,7 @@ async fn what_a_pipeline_behind_a_connector_keeps_goes_through_the_one_before_it
             sink: Sink::Exporter(told.clone()),
             sending: quick(),
         }],
-        ..part("traces/behind", "through")
+        ..part("traces/behind", Signal::Traces, "through")
     };
     let ledger = Ledger::new();
     let graph = Graph::start(Parts {
@@ -283,4 +322,43 @@ async fn what_a_pipeline_behind_a_connector_keeps_goes_through_the_one_before_it
     graph.drain(GRACE).await;
     check_apart(&told.requests());
     ledger.balance().expect("balanced");
+}
+
+/// What a connector counts carries no headers, so those that are named behind it were written to the journal and read by nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_named_behind_a_connector_that_counts_is_not_kept_before_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let exporter = |told: Told| ExporterPart {
+        name: "told".into(),
+        sink: Sink::Exporter(Arc::new(told)),
+        sending: quick(),
+    };
+    let naming = |names: &[&'static str]| Told {
+        names: names.to_vec(),
+        ..Told::default()
+    };
+    let spans = PipelinePart {
+        connectors: vec!["counting".into()],
+        exporters: vec![exporter(naming(&["x-team"]))],
+        ..part("traces", Signal::Traces, "otlp")
+    };
+    let counted = PipelinePart {
+        exporters: vec![exporter(naming(&["x-tenant"]))],
+        ..part("metrics", Signal::Metrics, "counting")
+    };
+    let graph = Graph::start(Parts {
+        pipelines: vec![spans, counted],
+        connectors: vec![ConnectorPart {
+            name: "counting".into(),
+            make: Arc::new(|| Box::new(Through)),
+        }],
+        journal: Some(open(directory.path())),
+        budget: Budget::root("process", 1 << 30),
+        ledger: Ledger::new(),
+        runtime: Handle::current(),
+    })
+    .expect("the graph starts");
+    let intake = graph.intake("otlp").expect("the pipeline names it");
+    assert_eq!(intake.metadata_keys(Signal::Traces), ["x-team".into()]);
+    graph.drain(GRACE).await;
 }

@@ -18,7 +18,7 @@ use net::grpc::Code;
 use pipeline::config::{Problems, Section};
 use pipeline::{Outcome, Reason};
 
-use crate::request::{BuildError, Packed, authenticator, request_headers, shortened, unauthorized};
+use crate::request::{BuildError, Packed, authenticator, request_headers, shortened, speaks_for_senders, unauthorized};
 use crate::sender::Shared;
 
 /// Compressed flag and length, before the message.
@@ -96,10 +96,13 @@ impl Calls {
                 .insert("grpc-encoding", HeaderValue::from_static(encoding));
         }
         if let Some(auth) = &self.auth {
-            auth.sign(request.headers_mut(), &meta.headers);
+            auth.prepare(request.headers_mut(), &meta.headers);
         }
         match self.client.send(request).await {
-            Ok(answer) => message(&answer, items, &self.client.address()),
+            Ok(answer) => {
+                let waits_for_us = !speaks_for_senders(self.auth.as_deref());
+                message(&answer, items, waits_for_us.then(|| self.client.address()).as_deref())
+            }
             Err(error) => {
                 tracing::warn!("{error}; it is tried again");
                 Err(Outcome::retry(Duration::ZERO, Reason::BackendUnavailable))
@@ -108,8 +111,8 @@ impl Calls {
     }
 }
 
-/// The message of a successful answer, else what has become of the items.
-fn message(answer: &Answer, items: u32, backend: &str) -> Result<Bytes, Outcome> {
+/// The message of a successful answer, else what has become of the items. `ours` is the backend if credentials that it refuses are ours.
+fn message(answer: &Answer, items: u32, ours: Option<&str>) -> Result<Bytes, Outcome> {
     // Without a message the status stands in the headers, else in the trailers.
     let status = |name: &str| answer.trailers.get(name).or_else(|| answer.headers.get(name));
     let code = match status("grpc-status").and_then(|code| code.to_str().ok()?.parse().ok()) {
@@ -133,7 +136,7 @@ fn message(answer: &Answer, items: u32, backend: &str) -> Result<Bytes, Outcome>
         Code::ResourceExhausted if wait.is_some() => {
             Err(Outcome::retry(wait.unwrap_or_default(), Reason::BackendUnavailable))
         }
-        Code::Unauthenticated | Code::PermissionDenied => {
+        Code::Unauthenticated | Code::PermissionDenied if let Some(backend) = ours => {
             let why = format!("{code:?}: {}", shortened(&told));
             Err(unauthorized(backend, &why, wait.unwrap_or_default()))
         }
@@ -252,7 +255,7 @@ mod tests {
 
     #[test]
     fn codes_as_the_specification_has_them() {
-        let message = |answer: &Answer| message(answer, 5, "backend:4317");
+        let message = |answer: &Answer| message(answer, 5, Some("backend:4317"));
         assert_eq!(message(&answer("0", &[])), Ok(Bytes::new()));
         for retryable in ["1", "4", "10", "11", "14", "15"] {
             let expect = Outcome::retry(Duration::ZERO, Reason::BackendUnavailable);
@@ -288,7 +291,7 @@ mod tests {
     fn messages_are_decoded_and_kept_short() {
         let answer = answer("3", &[("grpc-message", "bad%20ids%0a%")]);
         assert_eq!(
-            message(&answer, 2, "backend:4317"),
+            message(&answer, 2, Some("backend:4317")),
             Err(Outcome::rejected(
                 Reason::BackendRejected,
                 "InvalidArgument: bad ids %",

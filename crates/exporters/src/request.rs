@@ -302,14 +302,16 @@ impl Address {
             request.headers_mut().insert(name, value);
         }
         if let Some(auth) = &self.auth {
-            auth.sign(request.headers_mut(), &meta.headers);
+            auth.prepare(request.headers_mut(), &meta.headers);
         }
         self.client.send(request).await
     }
 
-    /// What becomes of a batch if this answer is about who sends, not about what was sent.
+    /// What becomes of a batch if this answer is about us, not about what was sent nor about who sent it to us.
     pub fn unauthorized(&self, answer: &Answer) -> Option<Outcome> {
-        let is_about_us = is_unauthorized(answer.status.as_u16());
+        let status = answer.status.as_u16();
+        let is_about_us =
+            is_unauthorized(status) && (status == PROXY_REFUSES || !speaks_for_senders(self.auth.as_deref()));
         is_about_us.then(|| unauthorized(&self.client.address(), &refusal(answer), asked_wait(answer)))
     }
 
@@ -338,16 +340,24 @@ fn success(answer: Answer, items: u32) -> Result<Answer, Outcome> {
     }
 }
 
+/// The proxy knows only us.
+const PROXY_REFUSES: u16 = 407;
+
 /// Whether an answer is about who sends, not about what was sent: the same bytes will be welcome once the token or the right is there.
 fn is_unauthorized(status: u16) -> bool {
-    matches!(status, 401 | 403 | 407)
+    matches!(status, 401 | 403 | PROXY_REFUSES)
+}
+
+/// Whether requests carry what came with the data. Then a refusal is of one sender, and whoever waited for it would let a stranger stop all others.
+pub fn speaks_for_senders(auth: Option<&auth::Client>) -> bool {
+    auth.is_some_and(|auth| !auth.metadata_keys().is_empty())
 }
 
 /// What becomes of a batch whose sender the backend does not accept, which `why` says in its words. See
 /// `docs/adr/a-backend-that-refuses-our-token-is-waited-for.md`.
 pub fn unauthorized(backend: &str, why: &str, asked: Duration) -> Outcome {
     tracing::error!(
-        "{backend} does not accept our credentials: {why}; nothing is dropped, what is to be sent waits and is tried again. Look at the token and \
+        "{backend} does not accept our credentials: {why}; what is to be sent is tried again. Look at the token and \
          the rights of this exporter (`auth`, `headers`)"
     );
     Outcome::retry(asked, Reason::BackendUnauthorized)

@@ -123,7 +123,8 @@ fn batch(signal: Signal) -> Batch {
 /// An exporter of a kind to an address, with the authenticators that it may name.
 fn exporter(kind: &str, settings: &str, extensions: &str) -> Box<dyn Exporter> {
     let text = format!(
-        "exporters: {{ it: {{ {settings} }} }}\nextensions: {{ {extensions} }}\nservice: {{ extensions: [basicauth, bearertokenauth], pipelines: {{ traces: {{}} }} }}\n"
+        "exporters: {{ it: {{ {settings} }} }}\nextensions: {{ {extensions}, headers_setter: {{ headers: [ {{ key: Authorization, from_context: authorization }} ] }} }}\n\
+         service: {{ extensions: [basicauth, bearertokenauth, headers_setter], pipelines: {{ traces: {{}} }} }}\n"
     );
     let config = Config::load(vec![Source::new("test", text)], &|_| None).unwrap();
     let section = config.section(&config.exporters[0]);
@@ -203,6 +204,33 @@ async fn what_an_exporter_sends_is_what_a_door_wants() {
             let expect = Outcome::retry(std::time::Duration::ZERO, Reason::BackendUnauthorized);
             assert_eq!(outcome, expect, "{kind}");
         }
+    }
+
+    // What a sender says goes on as it came. One with a wrong token stopped the exporter, and with it all others.
+    for (kind, signal, authenticator, settings) in &kinds {
+        let named = format!("{settings}, auth: {{ authenticator: headers_setter }}");
+        let exporter = exporter(kind, &named, &right);
+        let says = |value: &str| {
+            let batch = batch(*signal);
+            let meta = Meta {
+                headers: vec![("authorization".into(), value.into())],
+                ..Meta::clone(&batch.meta)
+            };
+            Batch {
+                meta: Arc::new(meta),
+                ..batch
+            }
+        };
+        let known = match *authenticator {
+            "basicauth" => "Basic dXNlcjpwYXNz",
+            _ => "Bearer s3cret",
+        };
+        assert_eq!(exporter.export(says(known)).await, Outcome::Delivered, "{kind}");
+        let outcome = exporter.export(says("Bearer wrong")).await;
+        assert!(
+            matches!(&outcome, Outcome::Rejected { reason, items: 1 } if reason.kind == Reason::BackendRejected),
+            "{kind}: {outcome:?}"
+        );
     }
 
     // The token is renewed on both sides while everything runs.

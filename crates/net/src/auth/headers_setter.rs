@@ -47,6 +47,9 @@ const OF_THE_PROTOCOL: [HeaderName; 8] = [
 /// A request that goes out has one value of each header that is passed on: those of different values are never joined. A `batch` processor passes on only
 /// its `metadata_keys`; without one everything that is named here is. Where a header came several times, all its values are passed on; where it did not
 /// come and there is no default, none is set.
+///
+/// With a `from_context` the credentials may be those of whoever sent the data. So what a backend refuses because of them (401, 403, `UNAUTHENTICATED`,
+/// `PERMISSION_DENIED`) is then refused for good: counted, and kept where there is a `dead_letter`. A refusal of our own credentials is waited for.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {

@@ -158,8 +158,8 @@ impl Client {
         }
     }
 
-    /// Puts it into a request, in place of what is there under that name. `metadata` is what the requests carried whose data is sent.
-    pub fn sign(&self, headers: &mut HeaderMap, metadata: &[(Arc<str>, Arc<str>)]) {
+    /// Puts it into the headers of a request, in place of what is there under that name. `metadata` is what the requests carried whose data is sent.
+    pub fn prepare(&self, headers: &mut HeaderMap, metadata: &[(Arc<str>, Arc<str>)]) {
         let (name, mut value) = match self {
             Client::Basic(client) => (http::header::AUTHORIZATION, client.value()),
             Client::Bearer(client) => client.header(),

@@ -26,7 +26,7 @@ fn client(username: &str, password: &str) -> Client {
 
 fn sent(client: &Client) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    client.sign(&mut headers, &[]);
+    client.prepare(&mut headers, &[]);
     headers
 }
 
@@ -300,7 +300,7 @@ fn set(steps: &str, before: &[(&'static str, &str)], metadata: &[(&str, &str)]) 
         .iter()
         .map(|(name, value)| ((*name).into(), (*value).into()))
         .collect();
-    client.sign(&mut headers, &metadata);
+    client.prepare(&mut headers, &metadata);
     assert!(!format!("{client:?}{config:?}").contains("hunter2"));
     let mut out: Vec<String> = headers
         .iter()

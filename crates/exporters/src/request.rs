@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
+use model::instant::parse_http_date;
 use model::{Batch, Compression, Meta};
 use net::auth::{self, Auth, AuthError};
 use net::dial::{Answer, Client, DialConfigError, DialError, Target, headers};
@@ -397,38 +398,9 @@ pub fn together(one: Outcome, other: Outcome) -> Outcome {
 fn retry_after(text: &str, now_seconds: u64) -> Option<Duration> {
     let seconds = match text.trim().parse::<u64>() {
         Ok(seconds) => seconds,
-        Err(_) => date_seconds(text.trim())?.saturating_sub(now_seconds),
+        Err(_) => parse_http_date(text.trim())?.saturating_sub(now_seconds),
     };
     Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
-}
-
-/// An HTTP date in seconds since 1970.
-pub(crate) fn date_seconds(text: &str) -> Option<u64> {
-    const MONTHS: [&str; 12] = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
-    let mut parts = text.split_once(", ")?.1.split(' ');
-    let day: u64 = parts.next()?.parse().ok()?;
-    let name = parts.next()?;
-    let month = MONTHS.iter().position(|month| *month == name)? as u64 + 1;
-    let year: u64 = parts
-        .next()?
-        .parse()
-        .ok()
-        .filter(|year| (1970..10_000).contains(year))?;
-    let mut clock = parts.next()?.split(':').map(str::parse::<u64>);
-    let (hours, minutes, seconds) = (clock.next()?.ok()?, clock.next()?.ok()?, clock.next()?.ok()?);
-    if parts.next() != Some("GMT") || day > 31 || hours > 23 || minutes > 59 || seconds > 60 {
-        return None;
-    }
-    // Days since 1970 in the proleptic Gregorian calendar, with the year beginning in March.
-    let (year, month) = if month <= 2 {
-        (year - 1, month + 9)
-    } else {
-        (year, month - 3)
-    };
-    let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 1;
-    Some((days.checked_sub(719_468)?) * 86_400 + hours * 3600 + minutes * 60 + seconds)
 }
 
 #[cfg(test)]
@@ -463,8 +435,8 @@ mod tests {
 
     #[test]
     fn retry_after_in_both_forms() {
-        assert_eq!(date_seconds("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
-        assert_eq!(date_seconds("Thu, 29 Feb 2024 00:00:00 GMT"), Some(1_709_164_800));
+        assert_eq!(parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
+        assert_eq!(parse_http_date("Thu, 29 Feb 2024 00:00:00 GMT"), Some(1_709_164_800));
         assert_eq!(
             retry_after("Sun, 06 Nov 1994 08:49:37 GMT", 784_111_770),
             Some(Duration::from_secs(7))

@@ -6,7 +6,7 @@ const SECONDS_PER_DAY: i64 = 86_400;
 /// `2026-11-20T19:04:05.123Z`; as many digits of the fraction as asked for (0 to 9).
 pub fn rfc3339(unix_nano: u64, digits: usize) -> String {
     let seconds = (unix_nano / NANOS_PER_SECOND) as i64;
-    let (year, month, day) = civil(seconds.div_euclid(SECONDS_PER_DAY));
+    let (year, month, day) = date_of(seconds.div_euclid(SECONDS_PER_DAY));
     let clock = seconds.rem_euclid(SECONDS_PER_DAY);
     let mut text = format!(
         "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}",
@@ -24,7 +24,7 @@ pub fn rfc3339(unix_nano: u64, digits: usize) -> String {
 }
 
 /// Days since 1970-01-01 to year, month, day (the proleptic Gregorian calendar, in eras of 400 years from March 1st).
-fn civil(days: i64) -> (i64, i64, i64) {
+pub fn date_of(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);
     let day_of_era = shifted.rem_euclid(146_097);
@@ -40,7 +40,8 @@ fn civil(days: i64) -> (i64, i64, i64) {
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
-fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+/// The inverse; a day or month beyond the end of its month or year is one of the next.
+pub fn days_of(year: i64, month: i64, day: i64) -> i64 {
     let year = year - i64::from(month <= 2);
     let era = year.div_euclid(400);
     let year_of_era = year.rem_euclid(400);
@@ -48,6 +49,31 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
     let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
     era * 146_097 + day_of_era - 719_468
+}
+
+/// Seconds since 1970 of a date as HTTP has it: `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 §5.6.7, the form that is to be sent).
+pub fn parse_http_date(text: &str) -> Option<u64> {
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    let mut parts = text.split_once(", ")?.1.split(' ');
+    let day: i64 = parts.next()?.parse().ok()?;
+    let name = parts.next()?;
+    let month = MONTHS.iter().position(|month| *month == name)? as i64 + 1;
+    let year: i64 = parts
+        .next()?
+        .parse()
+        .ok()
+        .filter(|year| (1970..10_000).contains(year))?;
+    let mut clock = parts.next()?.split(':').map(str::parse::<u64>);
+    let (hours, minutes, seconds) = (clock.next()?.ok()?, clock.next()?.ok()?, clock.next()?.ok()?);
+    if parts.next() != Some("GMT") || hours > 23 || minutes > 59 || seconds > 60 {
+        return None;
+    }
+    let days = days_of(year, month, day);
+    let is_date = date_of(days) == (year, month, day);
+    let clock = hours * 3600 + minutes * 60 + seconds;
+    is_date.then_some(days as u64 * SECONDS_PER_DAY as u64 + clock)
 }
 
 /// An instant in ns since 1970 from RFC 3339 with any offset; a space may stand for the `T`, and a missing offset is
@@ -71,9 +97,9 @@ pub fn parse_rfc3339(text: &str) -> Option<u64> {
     }
     let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
     let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
-    let days = days_from_civil(year, month, day);
+    let days = days_of(year, month, day);
     // The calendar is checked by going back: February 30th comes out as March.
-    if civil(days) != (year, month, day) || hour > 23 || minute > 59 || second > 60 {
+    if date_of(days) != (year, month, day) || hour > 23 || minute > 59 || second > 60 {
         return None;
     }
     let mut rest = &text[19..];

@@ -1,5 +1,6 @@
 //! The two datasets and the day that a row lies in.
 
+use model::instant::date_of;
 use serde::{Deserialize, Serialize};
 
 /// Nanoseconds in a day of UTC.
@@ -60,17 +61,9 @@ impl Day {
         (self.0 as u64 + 1).saturating_mul(DAY_NANOS)
     }
 
-    /// `2026-11-20`, as the day's folder is called. The civil calendar by Howard Hinnant's `civil_from_days`.
+    /// `2026-11-20`, as the day's folder is called.
     pub fn folder(self) -> String {
-        let z = i64::from(self.0) + 719_468;
-        let era = z.div_euclid(146_097);
-        let doe = z.rem_euclid(146_097);
-        let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
-        let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-        let mp = (5 * doy + 2) / 153;
-        let day = doy - (153 * mp + 2) / 5 + 1;
-        let month = if mp < 10 { mp + 3 } else { mp - 9 };
-        let year = yoe + era * 400 + i64::from(month <= 2);
+        let (year, month, day) = date_of(i64::from(self.0));
         format!("{year:04}-{month:02}-{day:02}")
     }
 }

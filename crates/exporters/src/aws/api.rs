@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, DATE, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
+use model::instant::parse_http_date;
 use net::ClientTls;
 use net::dial::{Answer, Client, Target};
 use serde::Deserialize;
@@ -17,7 +18,7 @@ use tokio::sync::OnceCell;
 use super::credentials::{Chain, Credentials, Role, Surroundings};
 use super::sign::{Scope, Signed, authorization, stamp};
 use super::{metadata, profile};
-use crate::request::{BuildError, Packed, asked_wait, date_seconds, shortened};
+use crate::request::{BuildError, Packed, asked_wait, shortened};
 
 /// Where nothing tells a region, not even the machine: the owner's.
 pub const DEFAULT_REGION: &str = "us-east-1";
@@ -224,7 +225,7 @@ impl Api {
     /// Sets the clock by the answer's date; whether that changes anything.
     fn set_clock(&self, answer: &Answer) -> bool {
         let date = answer.headers.get(DATE).and_then(|date| date.to_str().ok());
-        let Some(theirs) = date.and_then(date_seconds) else {
+        let Some(theirs) = date.and_then(parse_http_date) else {
             return false;
         };
         let offset = theirs as i64 - self.surroundings.now_seconds() as i64;

@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use http_body_util::Full;
+use model::instant::{NANOS_PER_SECOND, parse_rfc3339};
 use net::ClientTls;
 use net::dial::{Answer, Client, Target};
 use serde::Deserialize;
@@ -306,23 +307,8 @@ impl Written {
 
 /// `2015-08-30T12:36:00Z`, with or without a fraction, in seconds since 1970.
 pub(super) fn seconds_of(text: &str) -> Option<u64> {
-    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
-    let mut date = date.splitn(3, '-').map(str::parse::<u64>);
-    let (year, month, day) = (date.next()?.ok()?, date.next()?.ok()?, date.next()?.ok()?);
-    let mut time = time.split('.').next()?.splitn(3, ':').map(str::parse::<u64>);
-    let (hour, minute, second) = (time.next()?.ok()?, time.next()?.ok()?, time.next()?.ok()?);
-    let right = (1970..10_000).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
-    if !right || hour > 23 || minute > 59 || second > 60 {
-        return None;
-    }
-    // Days since 1970 in the proleptic Gregorian calendar, with the year beginning in March.
-    let (year, month) = if month <= 2 {
-        (year - 1, month + 9)
-    } else {
-        (year, month - 3)
-    };
-    let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 1;
-    Some((days.checked_sub(719_468)?) * 86_400 + hour * 3600 + minute * 60 + second)
+    text.ends_with('Z').then_some(())?;
+    parse_rfc3339(text).map(|nanos| nanos / NANOS_PER_SECOND)
 }
 
 /// One request to a whole URL on a connection of its own: what gives out credentials is asked a few times an hour.

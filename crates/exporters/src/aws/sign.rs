@@ -8,6 +8,7 @@
 use std::fmt::Write;
 
 use hmac::{Hmac, KeyInit, Mac};
+use model::instant::date_of;
 use sha2::{Digest, Sha256};
 
 use super::credentials::Credentials;
@@ -107,15 +108,7 @@ fn hex(bytes: &[u8]) -> String {
 /// A time as `x-amz-date` has it: `20150830T123600Z`.
 pub fn stamp(at_seconds: u64) -> String {
     let (days, of_day) = (at_seconds / 86_400, at_seconds % 86_400);
-    // The proleptic Gregorian calendar with the year beginning in March (the algorithm of Howard Hinnant's `civil_from_days`).
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (year, month, day) = date_of(days as i64);
     format!(
         "{year:04}{month:02}{day:02}T{:02}{:02}{:02}Z",
         of_day / 3600,

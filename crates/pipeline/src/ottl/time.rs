@@ -2,31 +2,9 @@
 
 use std::fmt::Write;
 
+use model::instant::{date_of, days_of};
+
 const NANOS: i64 = 1_000_000_000;
-
-/// The date of a day counted from 1970-01-01 (the algorithm of Howard Hinnant's `civil_from_days`).
-fn date_of(days: i64) -> (i64, u32, u32) {
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = (day_of_year - (153 * shifted + 2) / 5 + 1) as u32;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 } as u32;
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
-}
-
-/// The inverse.
-fn days_of(year: i64, month: u32, day: u32) -> i64 {
-    let year = year - i64::from(month <= 2);
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let shifted = i64::from((month + 9) % 12);
-    let day_of_year = (153 * shifted + 2) / 5 + i64::from(day) - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    era * 146_097 + day_of_era - 719_468
-}
 
 /// A time in its parts, in UTC.
 pub struct Parts {
@@ -46,6 +24,7 @@ pub fn parts(nanos: i64) -> Parts {
     let days = seconds.div_euclid(86_400);
     let of_day = seconds.rem_euclid(86_400) as u32;
     let (year, month, day) = date_of(days);
+    let (month, day) = (month as u32, day as u32);
     Parts {
         year,
         month,
@@ -279,7 +258,7 @@ pub fn parse(text: &str, format: &str) -> Option<i64> {
         && minute < 60
         && second <= 60
         && (1678..=2261).contains(&year);
-    let days = valid.then(|| days_of(year, month as u32, day as u32))?;
+    let days = valid.then(|| days_of(year, i64::from(month), i64::from(day)))?;
     let seconds = days * 86_400 + hour * 3600 + minute * 60 + second - offset;
     seconds.checked_mul(NANOS)?.checked_add(nanos)
 }

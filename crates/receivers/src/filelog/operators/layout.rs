@@ -5,6 +5,7 @@
 //! time without a year is in this year, or in the last one if it would be more than a week ahead.
 
 use super::zone::Zone;
+use model::instant::days_of;
 
 const NANOS: i64 = 1_000_000_000;
 const DAY: i64 = 86_400;
@@ -70,15 +71,6 @@ const WEEKDAYS: [&str; 7] = [
     "Friday",
     "Saturday",
 ];
-
-/// Days since 1970-01-01 of a date (Howard Hinnant, "chrono-compatible low-level date algorithms").
-pub fn days_of(year: i64, month: i64, day: i64) -> i64 {
-    let year = year - i64::from(month <= 2);
-    let era = year.div_euclid(400);
-    let of_era = year.rem_euclid(400);
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
-}
 
 /// The year of a second since 1970.
 pub fn year_of(second: i64) -> i64 {

@@ -292,7 +292,7 @@ impl Day {
 
     /// The second of local time, in this year.
     fn second_of(&self, year: i64) -> i64 {
-        use super::layout::days_of;
+        use model::instant::days_of;
         let january = days_of(year, 1, 1);
         let (day, at) = match *self {
             Day::Weekday(month, week, weekday, at) => {
@@ -322,8 +322,8 @@ impl Day {
 
 #[cfg(test)]
 mod tests {
-    use super::super::layout::days_of;
     use super::*;
+    use model::instant::days_of;
 
     /// A file with a rule and nothing else, as zones without a history have it.
     fn of_rule(rule: &str) -> Option<Zone> {

@@ -34,6 +34,10 @@ fn node() -> Option<Command> {
         .then_some(command)
 }
 
+fn go() -> Option<Command> {
+    std::env::var_os("TRACKLINE_TEST_GO").map(Command::new)
+}
+
 /// Sends with one client, then asks for the trace that the client says it sent.
 fn check(client: Option<Command>, name: &str, protocol: &str, server: &Server) {
     let Some(mut client) = client else {
@@ -84,6 +88,9 @@ fn what_other_sdks_send_is_found() {
     }
     for protocol in ["grpc", "proto", "json"] {
         check(node(), "node", protocol, &server);
+    }
+    for protocol in ["grpc", "proto"] {
+        check(go(), "go", protocol, &server);
     }
     assert_eq!(server.stop(), Some(0));
 }

@@ -1,4 +1,4 @@
-//! SIGHUP under load: no connection is refused, every request is answered, and everything that was acknowledged arrives, whatever the new file says.
+//! SIGHUP under load, over HTTP and gRPC: no connection is refused, every request is answered, and everything that was acknowledged arrives, whatever the new file says.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -7,6 +7,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use crate::kill::{SPANS_A_REQUEST, spans};
 use crate::running::{Ports, get, post};
@@ -72,14 +77,14 @@ impl Collector {
             ),
         };
         format!(
-            "receivers: {{ otlp: {{ protocols: {{ http: {{ endpoint: \"127.0.0.1:{}\" }} }} }} }}\n\
+            "receivers: {{ otlp: {{ protocols: {{ http: {{ endpoint: \"127.0.0.1:{}\" }}, grpc: {{ endpoint: \"127.0.0.1:{}\" }} }} }} }}\n\
              processors:\n  resource: {{ attributes: [{{ key: generation, value: \"g{generation}\", action: upsert }}] }}\n\
              exporters:\n  file: {{ path: sink.jsonl }}\n{more_exporters}\
              {store}\
              extensions: {{ health_check: {{ endpoint: \"127.0.0.1:{}\" }}{query} }}\n\
              service:\n  journal: {}\n  extensions: [health_check{answers}]\n  pipelines:\n    \
              traces: {{ receivers: [otlp], processors: [resource], exporters: [file{kept}] }}\n{more_pipelines}",
-            self.ports.http, self.ports.health, self.journal
+            self.ports.http, self.ports.grpc, self.ports.health, self.journal
         )
     }
 
@@ -135,7 +140,7 @@ fn reload_under_load(journal: &'static str) {
     let mut collector = Collector::start(directory.path(), journal);
     let (acked, failed) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
     let (next, stop) = (AtomicU64::new(1), AtomicBool::new(false));
-    let port = collector.ports.http;
+    let (port, grpc) = (collector.ports.http, collector.ports.grpc);
     std::thread::scope(|scope| {
         // Whatever panics below, the senders end.
         let ending = Ending(&stop);
@@ -150,6 +155,16 @@ fn reload_under_load(journal: &'static str) {
                 }
             });
         }
+        scope.spawn(|| {
+            let mut client = Grpc::default();
+            while !stop.load(Ordering::Relaxed) {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                match client.export(grpc, &spans(number)) {
+                    Ok(()) => acked.lock().expect("no panic").push(number),
+                    Err(status) => failed.lock().expect("no panic").push((number, Some(status))),
+                }
+            }
+        });
         for generation in 1..=RELOADS {
             let enough = acked.lock().expect("no panic").len() + ACKS_BETWEEN;
             collector.wait_for("load", |_| acked.lock().expect("no panic").len() >= enough);
@@ -205,6 +220,75 @@ fn reload_under_load(journal: &'static str) {
         "{}",
         collector.log()
     );
+}
+
+/// A client that keeps its connection, and looks for another when it is told that this one will take no more: what gRPC's libraries do.
+#[derive(Default)]
+struct Grpc {
+    sender: Option<SendRequest<Full<Bytes>>>,
+    runtime: Option<tokio::runtime::Runtime>,
+}
+
+impl Grpc {
+    /// The status where it is not OK; 14, as a client has it, where the connection broke with the request on it.
+    fn export(&mut self, port: u16, message: &[u8]) -> Result<(), u16> {
+        const UNAVAILABLE: u16 = 14;
+        let mut framed = BytesMut::new();
+        framed.put_u8(0);
+        framed.put_u32(u32::try_from(message.len()).expect("a short message"));
+        framed.put_slice(message);
+        let framed = framed.freeze();
+        let runtime = self.runtime.get_or_insert_with(|| {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(1).enable_all().build().expect("a runtime")
+        });
+        runtime.block_on(async {
+            loop {
+                let mut sender = match self.sender.take() {
+                    Some(sender) => sender,
+                    None => connect(port).await,
+                };
+                if sender.ready().await.is_err() {
+                    continue;
+                }
+                let request = hyper::Request::post(format!(
+                    "http://127.0.0.1:{port}/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+                ))
+                .header("content-type", "application/grpc")
+                .header("te", "trailers")
+                .body(Full::new(framed.clone()))
+                .expect("a request");
+                let response = match sender.send_request(request).await {
+                    Ok(response) => response,
+                    // It never left.
+                    Err(error) if error.is_canceled() => continue,
+                    Err(_) => return Err(UNAVAILABLE),
+                };
+                self.sender = Some(sender);
+                let (head, body) = response.into_parts();
+                let body = body.collect().await.map_err(|_| UNAVAILABLE)?;
+                let trailers = body.trailers().unwrap_or(&head.headers);
+                let status = trailers
+                    .get("grpc-status")
+                    .and_then(|status| status.to_str().ok()?.parse().ok());
+                return match status.unwrap_or(UNAVAILABLE) {
+                    0 => Ok(()),
+                    status => Err(status),
+                };
+            }
+        })
+    }
+}
+
+async fn connect(port: u16) -> SendRequest<Full<Bytes>> {
+    let stream = tokio::net::TcpStream::connect(("127.0.0.1", port))
+        .await
+        .expect("no connection is refused");
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+        .await
+        .expect("HTTP/2");
+    tokio::spawn(connection);
+    sender
 }
 
 struct Ending<'a>(&'a AtomicBool);

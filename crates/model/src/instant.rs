@@ -3,6 +3,31 @@
 pub const NANOS_PER_SECOND: u64 = 1_000_000_000;
 const SECONDS_PER_DAY: i64 = 86_400;
 
+pub const MONTHS: [&str; 12] = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+];
+/// 1970-01-01 was a Thursday.
+pub const WEEKDAYS: [&str; 7] = [
+    "Sunday",
+    "Monday",
+    "Tuesday",
+    "Wednesday",
+    "Thursday",
+    "Friday",
+    "Saturday",
+];
+
 /// `2026-11-20T19:04:05.123Z`; as many digits of the fraction as asked for (0 to 9).
 pub fn rfc3339(unix_nano: u64, digits: usize) -> String {
     let seconds = (unix_nano / NANOS_PER_SECOND) as i64;
@@ -53,13 +78,10 @@ pub fn days_of(year: i64, month: i64, day: i64) -> i64 {
 
 /// Seconds since 1970 of a date as HTTP has it: `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 §5.6.7, the form that is to be sent).
 pub fn parse_http_date(text: &str) -> Option<u64> {
-    const MONTHS: [&str; 12] = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
     let mut parts = text.split_once(", ")?.1.split(' ');
     let day: i64 = parts.next()?.parse().ok()?;
     let name = parts.next()?;
-    let month = MONTHS.iter().position(|month| *month == name)? as i64 + 1;
+    let month = MONTHS.iter().position(|month| month[..3] == *name)? as i64 + 1;
     let year: i64 = parts
         .next()?
         .parse()

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use model::instant::{date_of, days_of};
+use model::instant::{MONTHS, WEEKDAYS, date_of, days_of};
 
 const NANOS: i64 = 1_000_000_000;
 
@@ -125,30 +125,6 @@ pub fn parse_duration(text: &str) -> Option<i64> {
     (total.abs() < i64::MAX as f64).then_some((sign * total) as i64)
 }
 
-const MONTHS: [&str; 12] = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-];
-const WEEKDAYS: [&str; 7] = [
-    "Sunday",
-    "Monday",
-    "Tuesday",
-    "Wednesday",
-    "Thursday",
-    "Friday",
-    "Saturday",
-];
-
 /// Writes a time in a format of `%` directives; `None` if it has one that is not supported.
 pub fn format(nanos: i64, format: &str) -> Option<String> {
     let p = parts(nanos);
@@ -258,7 +234,7 @@ pub fn parse(text: &str, format: &str) -> Option<i64> {
         && minute < 60
         && second <= 60
         && (1678..=2261).contains(&year);
-    let days = valid.then(|| days_of(year, i64::from(month), i64::from(day)))?;
+    let days = valid.then(|| days_of(year, month, day))?;
     let seconds = days * 86_400 + hour * 3600 + minute * 60 + second - offset;
     seconds.checked_mul(NANOS)?.checked_add(nanos)
 }

@@ -5,7 +5,7 @@
 //! time without a year is in this year, or in the last one if it would be more than a week ahead.
 
 use super::zone::Zone;
-use model::instant::days_of;
+use model::instant::{MONTHS, WEEKDAYS, days_of};
 
 const NANOS: i64 = 1_000_000_000;
 const DAY: i64 = 86_400;
@@ -47,30 +47,6 @@ pub enum Piece {
     Offset,
     ZoneName,
 }
-
-const MONTHS: [&str; 12] = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-];
-const WEEKDAYS: [&str; 7] = [
-    "Sunday",
-    "Monday",
-    "Tuesday",
-    "Wednesday",
-    "Thursday",
-    "Friday",
-    "Saturday",
-];
 
 /// The year of a second since 1970.
 pub fn year_of(second: i64) -> i64 {

@@ -213,6 +213,25 @@ pub const fn varint_len(value: u64) -> usize {
     (70 - (value | 1).leading_zeros() as usize) / 7
 }
 
+/// The fields of a message that nobody has looked at yet: a mistake is told as `None`, and is the last thing told.
+pub fn strict_fields(mut message: &[u8]) -> impl Iterator<Item = Option<(u64, Payload<'_>)>> {
+    std::iter::from_fn(move || {
+        if message.is_empty() {
+            return None;
+        }
+        let mut field = || {
+            let tag = varint(&mut message)?;
+            let payload = Payload::read((tag & 7) as u8, &mut message)?;
+            (tag >> 3 > 0).then_some((tag >> 3, payload))
+        };
+        let field = field();
+        if field.is_none() {
+            message = &[];
+        }
+        Some(field)
+    })
+}
+
 #[inline]
 pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {

@@ -59,22 +59,8 @@ fn spans(batch: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Walks a message; the first mistake is the last thing told.
-fn fields<'a>(mut rest: &'a [u8], what: &'static str) -> impl Iterator<Item = Result<(u64, Payload<'a>), BadJaeger>> {
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let mut field = || {
-            let tag = wire::varint(&mut rest)?;
-            let payload = Payload::read((tag & 7) as u8, &mut rest)?;
-            (tag >> 3 > 0).then_some((tag >> 3, payload))
-        };
-        let field = field().ok_or(BadJaeger::Protobuf(what));
-        if field.is_err() {
-            rest = &[];
-        }
-        Some(field)
-    })
+fn fields<'a>(rest: &'a [u8], what: &'static str) -> impl Iterator<Item = Result<(u64, Payload<'a>), BadJaeger>> {
+    wire::strict_fields(rest).map(move |field| field.ok_or(BadJaeger::Protobuf(what)))
 }
 
 fn process_of(span: &[u8]) -> Result<Option<&[u8]>, BadJaeger> {

@@ -76,22 +76,8 @@ pub fn from_json(text: &[u8], now_unix_nano: u64) -> Result<Vec<u8>, BadPush> {
 }
 
 /// Walks a message; the first mistake is the last thing told.
-fn fields<'a>(mut rest: &'a [u8], what: &'static str) -> impl Iterator<Item = Result<(u64, Payload<'a>), BadPush>> {
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let mut field = || {
-            let tag = wire::varint(&mut rest)?;
-            let payload = Payload::read((tag & 7) as u8, &mut rest)?;
-            (tag >> 3 > 0).then_some((tag >> 3, payload))
-        };
-        let field = field().ok_or(BadPush::Protobuf(what));
-        if field.is_err() {
-            rest = &[];
-        }
-        Some(field)
-    })
+fn fields<'a>(rest: &'a [u8], what: &'static str) -> impl Iterator<Item = Result<(u64, Payload<'a>), BadPush>> {
+    wire::strict_fields(rest).map(move |field| field.ok_or(BadPush::Protobuf(what)))
 }
 
 fn read_entry(entry: &[u8], level: u64, out: &mut Output) -> Result<(), BadPush> {

@@ -177,22 +177,8 @@ fn families(mut page: &[u8]) -> impl Iterator<Item = Result<&[u8], What>> {
     })
 }
 
-fn fields(mut rest: &[u8]) -> impl Iterator<Item = Result<(u64, Payload<'_>), What>> {
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let mut field = || {
-            let tag = wire::varint(&mut rest)?;
-            let payload = Payload::read((tag & 7) as u8, &mut rest)?;
-            (tag >> 3 > 0).then_some((tag >> 3, payload))
-        };
-        let field = field().ok_or(What::from("it is no protobuf"));
-        if field.is_err() {
-            rest = &[];
-        }
-        Some(field)
-    })
+fn fields(rest: &[u8]) -> impl Iterator<Item = Result<(u64, Payload<'_>), What>> {
+    wire::strict_fields(rest).map(|field| field.ok_or(What::from("it is no protobuf")))
 }
 
 fn name_of(family: &[u8]) -> Option<&str> {

@@ -615,22 +615,8 @@ fn kind_of(number: u64) -> Kind {
 
 /// Walks a message; the first mistake is the last thing told.
 pub(super) fn fields<'a>(
-    mut rest: &'a [u8],
+    rest: &'a [u8],
     what: &'static str,
 ) -> impl Iterator<Item = Result<(u64, Payload<'a>), BadRequest>> {
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let mut field = || {
-            let tag = wire::varint(&mut rest)?;
-            let payload = Payload::read((tag & 7) as u8, &mut rest)?;
-            (tag >> 3 > 0).then_some((tag >> 3, payload))
-        };
-        let field = field().ok_or(BadRequest::Protobuf(what));
-        if field.is_err() {
-            rest = &[];
-        }
-        Some(field)
-    })
+    wire::strict_fields(rest).map(move |field| field.ok_or(BadRequest::Protobuf(what)))
 }

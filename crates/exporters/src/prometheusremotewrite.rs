@@ -22,7 +22,7 @@ use bytes::Bytes;
 use codec::prometheus::naming::Strategy;
 use codec::remote_write::{self, Encoder, Rejected, Version};
 use http::HeaderMap;
-use model::{Batch, Meta, Signal};
+use model::{Batch, Meta, Signal, edit};
 use net::dial::{Answer, Target};
 use pipeline::config::{Problems, Section};
 use pipeline::sending::Sending;
@@ -46,6 +46,9 @@ const MAX_PARALLEL: usize = 64;
 
 /// Batches that are remembered as partly delivered: one for each pipeline that shares the exporter, since each has one in flight.
 const MAX_UNFINISHED: usize = 16;
+
+/// Parts that a batch is taken apart into at most, each of which makes up to some hundred megabytes of text.
+const MAX_TURNS: usize = 16;
 
 /// `prometheusremotewrite`: metrics by Prometheus remote write.
 #[derive(Debug, Clone, Deserialize)]
@@ -272,6 +275,8 @@ struct Part {
     points: u32,
     samples: u64,
     histograms: u64,
+    /// Those of one turn are sent side by side.
+    turn: usize,
 }
 
 /// What the backend said for good.
@@ -328,28 +333,11 @@ impl RemoteWrite {
         if let Some(known) = unfinished.iter().find(same) {
             return Arc::clone(known);
         }
-        let encoded = self
-            .encoder
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .encode(&batch.payload);
-        self.active.saw(&encoded.series);
-        let mut snappy = snap::raw::Encoder::new();
-        let part = |request: remote_write::Request| {
-            // It fails for more than 4 GiB only, and a payload has fewer.
-            let bytes = snappy.compress_vec(&request.bytes).unwrap_or_default();
-            Part {
-                bytes: bytes.into(),
-                points: request.points,
-                samples: request.samples,
-                histograms: request.histograms,
-            }
-        };
-        let requests: Vec<Part> = encoded.requests.into_iter().map(part).collect();
+        let (requests, rejected) = self.translate(batch);
         let work = Arc::new(Work {
             payload: batch.payload.bytes(),
             meta: Arc::clone(&batch.meta),
-            rejected: encoded.rejected,
+            rejected,
             answers: Mutex::new(requests.iter().map(|_| None).collect()),
             requests,
         });
@@ -360,18 +348,51 @@ impl RemoteWrite {
         work
     }
 
+    /// The requests of a batch. Requests that were joined may be more than is made of one payload where each by itself was not, so they are taken
+    /// apart again; one part's are sent after those of the part before, because both may have samples of the same series.
+    fn translate(&self, batch: &Batch) -> (Vec<Part>, Rejected) {
+        let mut encoder = self.encoder.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut snappy = snap::raw::Encoder::new();
+        let (mut requests, mut rejected) = (Vec::new(), Rejected::default());
+        let (mut turn, mut waiting) = (0, vec![batch.clone()]);
+        while let Some(part) = waiting.pop() {
+            let encoded = encoder.encode(&part.payload);
+            if encoded.rejected.too_large > 0 && part.items > 1 && turn + waiting.len() < MAX_TURNS {
+                let halves = edit::split(&part, part.items.div_ceil(2), usize::MAX);
+                waiting.extend(halves.into_iter().rev());
+                continue;
+            }
+            self.active.saw(&encoded.series);
+            rejected.add(&encoded.rejected);
+            requests.extend(encoded.requests.into_iter().map(|request| Part {
+                // It fails for more than 4 GiB only, and a payload has fewer.
+                bytes: snappy.compress_vec(&request.bytes).unwrap_or_default().into(),
+                points: request.points,
+                samples: request.samples,
+                histograms: request.histograms,
+                turn,
+            }));
+            turn += 1;
+        }
+        (requests, rejected)
+    }
+
     async fn call(&self, batch: Batch) -> Outcome {
         let work = self.work(&batch);
         let open: Vec<usize> = {
             let answers = work.answers.lock().unwrap_or_else(PoisonError::into_inner);
             (0..answers.len()).filter(|at| answers[*at].is_none()).collect()
         };
-        let mut open = open.into_iter();
+        let mut open = open.into_iter().peekable();
+        let mut turn = 0;
         let mut sends = JoinSet::new();
         let mut retry: Option<(Duration, Reason)> = None;
         loop {
             while retry.is_none() && sends.len() < self.parallel {
-                let Some(at) = open.next() else { break };
+                let Some(at) = open.next_if(|at| sends.is_empty() || work.requests[*at].turn == turn) else {
+                    break;
+                };
+                turn = work.requests[at].turn;
                 let (address, work, version) = (Arc::clone(&self.address), Arc::clone(&work), self.version);
                 sends.spawn(async move { send(&address, &work, at, version).await });
             }

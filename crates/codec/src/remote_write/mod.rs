@@ -75,6 +75,15 @@ impl Rejected {
         self.temporality + self.no_value + self.duplicate + self.scale + self.too_large
     }
 
+    /// Those of another part of the same batch as well.
+    pub fn add(&mut self, more: &Rejected) {
+        self.temporality += more.temporality;
+        self.no_value += more.no_value;
+        self.duplicate += more.duplicate;
+        self.scale += more.scale;
+        self.too_large += more.too_large;
+    }
+
     /// In words, for the sender.
     pub fn message(&self) -> String {
         let reasons = [

@@ -201,6 +201,41 @@ async fn a_repetition_sends_only_what_is_missing() {
     assert_eq!(backend.take().len(), 3);
 }
 
+/// Eight points with long labels and many buckets, which written out for each bucket are more than is made of one payload.
+#[tokio::test]
+async fn what_is_too_much_only_because_it_was_joined_is_sent_in_turns() {
+    let (backend, _open, address) = Backend::open(&[]).await;
+    let exporter = exporter(
+        address,
+        ", target_info: { enabled: false }, remote_write_queue: { num_consumers: 4 }",
+    );
+    let mut metric = histogram("wide", T, CUMULATIVE);
+    let Some(Data::Histogram(data)) = &mut metric.data else {
+        unreachable!("it is one")
+    };
+    let mut point = data.data_points.remove(0);
+    point.bucket_counts = vec![1; 200];
+    point.explicit_bounds = (0..199).map(f64::from).collect();
+    point.count = 200;
+    data.data_points = (0..8)
+        .map(|id| {
+            let mut point = point.clone();
+            point.attributes = pairs(&[("long", &"x".repeat(64 << 10)), ("id", &format!("number {id}"))]);
+            point
+        })
+        .collect();
+    assert_eq!(exporter.export(batch(vec![metric])).await, Outcome::Delivered);
+    let bodies = backend.take();
+    let bodies: Vec<_> = bodies.iter().map(|body| String::from_utf8_lossy(body)).collect();
+    let of = |id: usize| bodies.iter().position(|body| body.contains(&format!("number {id}")));
+    let first: Vec<Option<usize>> = (0..8).map(of).collect();
+    assert!(first.iter().all(Option::is_some), "each arrives: {first:?}");
+    assert!(
+        first[..4].iter().max() < first[4..].iter().min(),
+        "one half before the other: {first:?}"
+    );
+}
+
 #[tokio::test]
 async fn what_prometheus_does_not_have_is_refused_with_its_reason() {
     let (backend, _open, address) = Backend::open(&[]).await;

@@ -480,22 +480,17 @@ impl Engine {
         Ok(true)
     }
 
-    /// Makes `bytes` fit on the file system beside what must stay free.
+    /// Whether `bytes` fit on the file system beside what must stay free. No reader gives up anything for it: most of the time it is somebody else who
+    /// fills the disk, and would take the next gigabyte as well.
     fn make_room_on_disk(&mut self, bytes: u64, is_relief: bool) -> Result<bool, Trouble> {
-        loop {
-            let free = self.shared.disk.free_bytes(&self.shared.settings.directory)?;
-            let kept_free = if is_relief {
-                0
-            } else {
-                self.shared.settings.min_free_bytes
-            };
-            if free >= bytes.saturating_add(kept_free) {
-                return Ok(true);
-            }
-            if !self.give_up_oldest()? {
-                return Ok(false);
-            }
-        }
+        self.remove_passed()?;
+        let free = self.shared.disk.free_bytes(&self.shared.settings.directory)?;
+        let kept_free = if is_relief {
+            0
+        } else {
+            self.shared.settings.min_free_bytes
+        };
+        Ok(free >= bytes.saturating_add(kept_free))
     }
 
     /// Removes the oldest segment if no reader forbids it. While a new segment is made there is none behind the last, so

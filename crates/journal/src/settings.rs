@@ -70,7 +70,7 @@ pub struct Settings {
     /// The size of one file; lowered to an eighth of `max_bytes`, raised for a record that is larger.
     pub segment_bytes: u64,
     pub fsync: Fsync,
-    /// What must stay free on the file system; below it, appends are refused.
+    /// What must stay free on the file system; below it appends are refused, and readers of either policy keep what they have.
     pub min_free_bytes: u64,
     /// How long a stored reader that nobody opens keeps its data.
     pub orphan_grace: Duration,

@@ -129,6 +129,62 @@ fn below_the_space_to_be_kept_free_nothing_is_taken() {
 }
 
 #[test]
+fn whoever_fills_the_disk_costs_nothing_that_was_taken() {
+    let disk = SimulatedDisk::new(7);
+    let kept = Settings {
+        min_free_bytes: 100 << 10,
+        segment_bytes: 16 << 10,
+        ..Settings::new("/journal")
+    };
+    let (journal, _) = Journal::open(kept, Arc::new(disk.clone())).unwrap();
+    let may_skip = ReaderOptions {
+        on_full: OnFull::SkipOldest,
+        ..options("traces")
+    };
+    let reader = journal.reader("remote", may_skip).unwrap();
+    let mut taken = Vec::new();
+    // Several segments, so that some could be given up.
+    for _ in 0..20 {
+        taken.push(append(&journal, record("traces", &"x".repeat(5_000))).unwrap());
+    }
+    disk.set_faults(Faults {
+        capacity_bytes: Some(150 << 10),
+        ..Faults::default()
+    });
+    let refused = loop {
+        match append(&journal, record("traces", &"x".repeat(5_000))) {
+            Ok(seq) => taken.push(seq),
+            Err(error) => break error,
+        }
+    };
+    assert!(
+        matches!(
+            refused,
+            AppendError::Full {
+                reason: FullReason::MinFree,
+                ..
+            }
+        ),
+        "{refused}"
+    );
+    assert_eq!(journal.readers()[0].skipped_records, 0);
+    let got: Vec<_> = receive(&reader, taken.len())
+        .iter()
+        .map(|delivery| delivery.seq)
+        .collect();
+    assert_eq!(got, taken);
+    // What has been read makes room for what is new.
+    reader.ack_many(&taken);
+    disk.set_faults(Faults {
+        capacity_bytes: Some(260 << 10),
+        ..Faults::default()
+    });
+    while append(&journal, record("traces", "again")).is_err() {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
 fn with_an_interval_the_disk_is_synchronised_without_further_appends() {
     let directory = tempfile::tempdir().unwrap();
     let fsync = Fsync::Interval(Duration::from_millis(1));

@@ -136,7 +136,7 @@ pub struct JournalSettings {
     /// The size of one segment file. Default 64MiB.
     #[serde(deserialize_with = "size")]
     pub segment_bytes: u64,
-    /// Free disk that is left for commits of the store. Default 256MiB.
+    /// Free disk that is left for commits of the store; below it senders are refused for now, and nothing acknowledged is given up. Default 256MiB.
     #[serde(deserialize_with = "size")]
     pub min_free_bytes: u64,
 }

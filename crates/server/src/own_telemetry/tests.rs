@@ -73,7 +73,9 @@ fn busy(metrics: &Metrics) -> OwnTelemetry {
 
 /// What only some kinds of processors count.
 fn is_particular(name: &str) -> bool {
-    name.contains("_tail_sampling_") || name.contains("_streams_tracked")
+    ["_tail_sampling_", "_streams_tracked", "_metadata_cardinality"]
+        .iter()
+        .any(|part| name.contains(part))
 }
 
 fn with_journal(directory: &std::path::Path) -> OwnTelemetry {

@@ -75,7 +75,7 @@ proptest! {
             *index.get_mut(&mut payload) = byte;
         }
         if let Ok(canonical) = canonicalize(Signal::Traces, payload.into()) {
-            prop_assert!(ExportTraceServiceRequest::decode(canonical.payload.clone()).is_ok());
+            prop_assert!(ExportTraceServiceRequest::decode(canonical.payload).is_ok());
         }
     }
 
@@ -84,9 +84,9 @@ proptest! {
         for signal in Signal::ALL {
             if let Ok(canonical) = canonicalize(signal, Bytes::from(bytes.clone())) {
                 let read = match signal {
-                    Signal::Traces => ExportTraceServiceRequest::decode(canonical.payload.clone()).is_ok(),
-                    Signal::Logs => ExportLogsServiceRequest::decode(canonical.payload.clone()).is_ok(),
-                    Signal::Metrics => ExportMetricsServiceRequest::decode(canonical.payload.clone()).is_ok(),
+                    Signal::Traces => ExportTraceServiceRequest::decode(canonical.payload).is_ok(),
+                    Signal::Logs => ExportLogsServiceRequest::decode(canonical.payload).is_ok(),
+                    Signal::Metrics => ExportMetricsServiceRequest::decode(canonical.payload).is_ok(),
                 };
                 prop_assert!(read);
             }

@@ -80,12 +80,6 @@ impl From<Vec<u8>> for Payload {
     }
 }
 
-impl From<Payload> for Bytes {
-    fn from(payload: Payload) -> Bytes {
-        payload.bytes()
-    }
-}
-
 impl PartialEq for Payload {
     fn eq(&self, other: &Payload) -> bool {
         self[..] == other[..]
